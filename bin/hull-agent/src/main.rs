@@ -1,0 +1,3 @@
+//! PID 1 of a guest, and the hull/hello program.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Monitor of one sandbox.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! A launch plan becomes a process.

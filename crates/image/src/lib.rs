@@ -1,0 +1,1 @@
+//! Image store: load, save, import, export, unpack.

@@ -1,0 +1,1 @@
+//! Names, ids, references, digests, limits, mounts, ports: plain data without I/O.

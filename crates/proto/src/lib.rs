@@ -1,0 +1,1 @@
+//! Messages between daemon, shim and agent.

@@ -1,0 +1,1 @@
+//! The sandbox contract and the loop that serves it.

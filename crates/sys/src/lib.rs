@@ -1,0 +1,1 @@
+//! System calls and the unsafe code they need.

@@ -1,0 +1,1 @@
+//! Roots, fixtures and daemons for tests.

@@ -1,0 +1,3 @@
+//! Build, run, test, lint and bench.
+
+fn main() {}
