@@ -1,0 +1,81 @@
+//! Debian packages the tests need: found by the file each brings, installed only if missing.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::process::run;
+
+/// (file that shows the package is there, package).
+const NEEDS: [(&str, &str); 21] = [
+    ("/bin/busybox", "busybox-static"),
+    ("/usr/sbin/debootstrap", "debootstrap"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/bin/curl", "curl"),
+    ("/usr/bin/psql", "postgresql-client"),
+    ("/usr/bin/redis-cli", "redis-tools"),
+    ("/usr/bin/skopeo", "skopeo"),
+    ("/usr/bin/umoci", "umoci"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/sbin/dockerd", "docker.io"),
+    ("/usr/bin/strace", "strace"),
+    ("/usr/bin/jq", "jq"),
+    ("/bin/ps", "procps"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/gpgv", "gpgv"),
+    (
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "debian-archive-keyring",
+    ),
+    ("/usr/bin/xz", "xz-utils"),
+    ("/usr/bin/zstd", "zstd"),
+    ("/usr/sbin/mke2fs", "e2fsprogs"),
+    ("/usr/bin/strip", "binutils"),
+];
+
+/// Installs by apt what is missing, and says so.
+pub(crate) fn install_missing() -> Result<()> {
+    let missing: Vec<&str> = NEEDS
+        .iter()
+        .filter(|(file, _)| !present(file))
+        .map(|&(_, package)| package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!(
+            "the tests need {}: install them (this is no Debian, so xtask cannot)",
+            missing.join(" ")
+        );
+    }
+    eprintln!(
+        "xtask: installing what the tests need: {}",
+        missing.join(" ")
+    );
+    run(&mut apt(&["update", "-qq"]))?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(&missing);
+    run(&mut apt(&arguments))
+}
+
+/// Whether a file is there; on a merged /usr, /bin and /usr/bin are one.
+fn present(file: &str) -> bool {
+    Path::new(file).exists()
+        || Path::new(&file.replace("/usr/sbin/", "/sbin/")).exists()
+        || Path::new(&file.replace("/usr/sbin/", "/usr/bin/")).exists()
+        || Path::new(&format!("/usr{file}")).exists()
+}
+
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // A package must not start its service on this machine: the tests start their own.
+        .env("RUNLEVEL", "1")
+        .stdin(Stdio::null());
+    command
+}
