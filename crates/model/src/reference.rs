@@ -1,0 +1,211 @@
+//! Image references: `[domain/]path[:tag][@digest]`, normalised as Docker's users expect
+//! (`busybox` is `docker.io/library/busybox:latest`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::digest::Digest;
+use crate::error::Error;
+
+/// The registry that short names mean.
+pub const DEFAULT_DOMAIN: &str = "docker.io";
+/// The tag that a name without tag or digest means.
+pub const DEFAULT_TAG: &str = "latest";
+const MAX_REPOSITORY: usize = 255;
+const MAX_TAG: usize = 128;
+
+/// A parsed and normalised image reference.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    /// Registry host with optional port.
+    pub domain: String,
+    /// Repository path, with `library/` where the short form left it out.
+    pub path: String,
+    /// Tag; `None` only where a digest is given.
+    pub tag: Option<String>,
+    /// Digest, if the reference pins one.
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// The name as people write it: without `docker.io/` and `library/`.
+    pub fn familiar_name(&self) -> String {
+        if self.domain == DEFAULT_DOMAIN {
+            self.path
+                .strip_prefix("library/")
+                .filter(|p| !p.contains('/'))
+                .unwrap_or(&self.path)
+                .to_owned()
+        } else {
+            format!("{}/{}", self.domain, self.path)
+        }
+    }
+
+    /// `familiar_name[:tag][@digest]`.
+    pub fn familiar(&self) -> String {
+        let mut text = self.familiar_name();
+        if let Some(tag) = &self.tag {
+            text.push(':');
+            text.push_str(tag);
+        }
+        if let Some(digest) = &self.digest {
+            text.push('@');
+            text.push_str(&digest.to_string());
+        }
+        text
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.domain, self.path)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong =
+            |why: &str| Error::invalid(format!("invalid reference format: {text:?}: {why}"));
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (
+                rest,
+                Some(digest.parse::<Digest>().map_err(|_| wrong("bad digest"))?),
+            ),
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if tag.is_some_and(|t| !valid_tag(t)) {
+            return Err(wrong("bad tag"));
+        }
+        let (domain, path) = match name.split_once('/') {
+            Some((first, path)) if is_domain(first) => (first, path),
+            _ => (DEFAULT_DOMAIN, name),
+        };
+        let domain = if domain == "index.docker.io" {
+            DEFAULT_DOMAIN
+        } else {
+            domain
+        };
+        if path.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(wrong("repository name must be lowercase"));
+        }
+        if path.is_empty() || !path.split('/').all(valid_component) || !valid_domain(domain) {
+            return Err(wrong("bad repository name"));
+        }
+        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
+        if domain.len() + path.len() > MAX_REPOSITORY {
+            return Err(wrong("repository name is longer than 255 characters"));
+        }
+        let tag = match (tag, digest) {
+            (Some(tag), _) => Some(tag.to_owned()),
+            (None, Some(_)) => None,
+            (None, None) => Some(DEFAULT_TAG.to_owned()),
+        };
+        Ok(Self {
+            domain: domain.to_owned(),
+            path,
+            tag,
+            digest,
+        })
+    }
+}
+
+/// The first component is a registry if it could not be a path: it has a dot, a port, an
+/// upper-case letter, or is `localhost`.
+fn is_domain(first: &str) -> bool {
+    first == "localhost"
+        || first.contains(['.', ':'])
+        || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn valid_domain(domain: &str) -> bool {
+    let (host, port) = domain.rsplit_once(':').unwrap_or((domain, "0"));
+    let host_ok = host.split('.').all(|label| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    });
+    host_ok && !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn valid_component(part: &str) -> bool {
+    let bytes = part.as_bytes();
+    let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let inner = bytes
+        .iter()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(b));
+    edge(bytes.first())
+        && edge(bytes.last())
+        && inner
+        && !part.contains("..")
+        && !part.contains("___")
+}
+
+fn valid_tag(tag: &str) -> bool {
+    let bytes = tag.as_bytes();
+    let first = bytes
+        .first()
+        .is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
+    first
+        && bytes.len() <= MAX_TAG
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_reference_is_normalised() {
+        let r: Reference = "busybox".parse().unwrap();
+        assert_eq!(r.to_string(), "docker.io/library/busybox:latest");
+        assert_eq!(r.familiar(), "busybox:latest");
+        let r: Reference = "hull/hello".parse().unwrap();
+        assert_eq!(r.familiar(), "hull/hello:latest");
+        let r: Reference = "localhost:5000/a/b:v1".parse().unwrap();
+        assert_eq!(
+            (r.domain.as_str(), r.path.as_str(), r.tag.as_deref()),
+            ("localhost:5000", "a/b", Some("v1"))
+        );
+    }
+
+    #[test]
+    fn malformed_reference_is_refused() {
+        for bad in [
+            "",
+            ":",
+            "a:",
+            "UPPER",
+            "a//b",
+            "-a",
+            "a:b:c/d:",
+            "a@sha256:12",
+            "a b",
+            "a/.b",
+            "a:..\u{e9}",
+        ] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad:?}");
+        }
+    }
+}
