@@ -8,6 +8,7 @@ pub mod name;
 pub mod reference;
 pub mod resources;
 pub mod spec;
+pub mod stats;
 
 pub use digest::Digest;
 pub use error::{Error, ErrorKind, Result};
@@ -15,3 +16,4 @@ pub use image::ImageConfig;
 pub use reference::Reference;
 pub use resources::{Resources, Ulimit};
 pub use spec::ContainerSpec;
+pub use stats::Stats;

@@ -1,1 +1,16 @@
-//! Messages between daemon, shim and agent.
+//! Messages between the daemon and the shim of a sandbox (and later the agent in a guest).
+//!
+//! A connection is a stream socket. Each frame is a little-endian `u32` length and that many
+//! bytes of JSON; descriptors travel with the frame's first byte by `SCM_RIGHTS`. JSON with
+//! defaults is chosen over a denser form because a daemon that was upgraded talks to shims
+//! that were started by its predecessor.
+
+pub mod frame;
+pub mod message;
+pub mod plan;
+
+pub use frame::{Decoder, FrameError, MAX_FRAME, encode};
+pub use message::{
+    Attach, Call, Event, ExecLaunch, ExitStatus, Failure, Launch, Message, Reply, Request, Status,
+};
+pub use plan::LaunchPlan;

@@ -1,0 +1,286 @@
+//! The launch plan: everything that the sandbox half needs to make a process, as plain data.
+//! The engine (or `hull-oci`) writes it, the `container` crate executes it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use hull_model::{Resources, Ulimit};
+use serde::{Deserialize, Serialize};
+
+/// A sandbox to be made, with its first process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LaunchPlan {
+    /// Id of the container, 64 hex digits (free text for `hull-oci`).
+    pub id: String,
+    /// Where the root file system comes from.
+    pub rootfs: RootFs,
+    /// Remount the root read-only once all mount targets exist.
+    pub readonly_rootfs: bool,
+    /// Host name, set in a new UTS namespace alone.
+    pub hostname: String,
+    /// NIS domain name, likewise.
+    pub domainname: String,
+    /// The namespaces.
+    pub namespaces: Namespaces,
+    /// Mounts in the order they are made, /proc and /dev included.
+    pub mounts: Vec<PlanMount>,
+    /// Device nodes made in /dev; the default links (fd, stdin, …, ptmx) are always made.
+    pub devices: Vec<PlanDevice>,
+    /// Paths hidden where they exist.
+    pub masked_paths: Vec<String>,
+    /// Paths made read-only where they exist.
+    pub readonly_paths: Vec<String>,
+    /// Kernel parameters, `net.core.somaxconn` → value.
+    pub sysctls: BTreeMap<String, String>,
+    /// The control group.
+    pub cgroup: CgroupPlan,
+    /// A static init bound to `/sbin/docker-init` and run as process 1 before `process.args`
+    /// (as `/sbin/docker-init -- args…`).
+    pub init: Option<PathBuf>,
+    /// The first process.
+    pub process: ProcessPlan,
+    /// Folder in which compiled seccomp programs are kept.
+    pub seccomp_cache: PathBuf,
+}
+
+/// Source of a root file system.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RootFs {
+    /// Layers under a writable one.
+    Overlay {
+        /// Read-only layers, the topmost first. Paths are short so that a hundred fit a mount page.
+        lower: Vec<PathBuf>,
+        /// The writable layer.
+        upper: PathBuf,
+        /// overlayfs' working folder, on the same file system.
+        work: PathBuf,
+        /// Do not sync on unmount: the container vanishes with its exit.
+        volatile: bool,
+    },
+    /// A folder as it is (`hull-oci`).
+    Directory {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// The host's own root as lower layer, an upper layer in memory.
+    Host {
+        /// Folders of the host shown empty (Hull's own data and sockets).
+        hidden: Vec<PathBuf>,
+        /// Size of the memory layer, bytes; half of the memory if none.
+        size: Option<u64>,
+    },
+}
+
+impl Default for RootFs {
+    fn default() -> Self {
+        Self::Directory {
+            path: PathBuf::new(),
+        }
+    }
+}
+
+/// Which namespace of each kind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Namespaces {
+    /// Process ids.
+    pub pid: Namespace,
+    /// System V IPC and message queues.
+    pub ipc: Namespace,
+    /// Host name.
+    pub uts: Namespace,
+    /// Network.
+    pub net: Namespace,
+    /// Control groups.
+    pub cgroup: Namespace,
+}
+
+/// One namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Namespace {
+    /// A new one.
+    #[default]
+    New,
+    /// The one the shim is in.
+    Host,
+    /// The descriptor with this index among those sent along.
+    Fd(usize),
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanMount {
+    /// Absolute path inside; made (folder or file as the source is) where missing.
+    pub target: String,
+    /// What it shows.
+    pub kind: MountKind,
+    /// Options.
+    #[serde(default)]
+    pub options: MountOptions,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MountKind {
+    /// A path of the host.
+    Bind {
+        /// Absolute path.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+    },
+    /// A tmpfs.
+    Tmpfs {
+        /// Options of the file system, such as `size=65536k,mode=1777`.
+        data: String,
+    },
+    /// procfs.
+    Proc,
+    /// sysfs.
+    Sysfs,
+    /// POSIX message queues.
+    Mqueue,
+    /// A new instance of devpts.
+    Devpts,
+    /// The control groups, as the host has them (v1 folders or cgroup2).
+    Cgroup,
+}
+
+/// Options of a mount.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountOptions {
+    /// Cannot be written.
+    pub read_only: bool,
+    /// setuid bits have no effect.
+    pub nosuid: bool,
+    /// Device nodes have no effect.
+    pub nodev: bool,
+    /// Nothing can be executed.
+    pub noexec: bool,
+    /// `read_only` holds for the mounts below it, too (kernels from 5.12).
+    pub recursive_read_only: bool,
+    /// `private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`; empty is `rprivate`.
+    pub propagation: String,
+}
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDevice {
+    /// Path inside.
+    pub path: String,
+    /// Block device, else a character device.
+    pub block: bool,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The control group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupPlan {
+    /// Path below the root of each hierarchy, such as `/hull/ID`.
+    pub path: String,
+    /// Limits.
+    pub resources: Resources,
+    /// Device rules in order; the first refuses all unless the sandbox is privileged.
+    pub devices: Vec<DeviceRule>,
+}
+
+/// A rule of the device cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRule {
+    /// Allow or deny.
+    pub allow: bool,
+    /// `a`, `b` or `c`.
+    pub kind: char,
+    /// Major number; none is all.
+    pub major: Option<u32>,
+    /// Minor number; none is all.
+    pub minor: Option<u32>,
+    /// Any of `r`, `w`, `m`.
+    pub access: String,
+}
+
+/// A process: the first one or one that joins later (`exec`).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessPlan {
+    /// Program and arguments; the program is searched in PATH of `env`.
+    pub args: Vec<String>,
+    /// `NAME=value`. HOME is added from the user's record where missing.
+    pub env: Vec<String>,
+    /// Working directory; made where missing.
+    pub cwd: String,
+    /// Who runs it.
+    pub user: PlanUser,
+    /// Additional groups, names or numbers.
+    pub group_add: Vec<String>,
+    /// Capabilities without `CAP_`: bounding, permitted and effective alike for root, bounding
+    /// alone for others; inheritable and ambient are empty unless `ambient` names some.
+    pub capabilities: Vec<String>,
+    /// Ambient (and then inheritable) capabilities, for `hull-oci`.
+    pub ambient: Vec<String>,
+    /// `no_new_privs`.
+    pub no_new_privileges: bool,
+    /// Resource limits.
+    pub rlimits: Vec<Ulimit>,
+    /// OOM score adjustment.
+    pub oom_score_adj: Option<i32>,
+    /// System call filter.
+    pub seccomp: SeccompPlan,
+    /// With a terminal as controlling terminal and stdio.
+    pub tty: bool,
+    /// Rows and columns of the terminal.
+    pub console_size: Option<(u16, u16)>,
+    /// File mode creation mask; 0o022 if none.
+    pub umask: Option<u32>,
+}
+
+/// Who runs a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanUser {
+    /// `user[:group]`, looked up in the root file system; empty is root.
+    Name(String),
+    /// Numbers as they are.
+    Ids {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Additional groups.
+        groups: Vec<u32>,
+    },
+}
+
+impl Default for PlanUser {
+    fn default() -> Self {
+        Self::Name(String::new())
+    }
+}
+
+/// The system call filter.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompPlan {
+    /// The built-in profile.
+    #[default]
+    Default,
+    /// No filter.
+    Unconfined,
+    /// A profile in Docker's or the OCI's JSON.
+    Profile(String),
+}
