@@ -51,7 +51,10 @@ pub(crate) fn build(noise: Noise) -> Result<PathBuf> {
 /// Copies one program by rename, so that a running one is never written to, and only if it changed.
 fn install(from: &Path, to: &Path) -> Result<()> {
     let stamp = stamp_of(from)?;
-    let stamp_file = to.with_extension("stamp");
+    // Outside the folder of programs, which users may copy whole.
+    let stamps = target().join("dist-stamps");
+    fs::create_dir_all(&stamps).with_context(|| format!("cannot make {}", stamps.display()))?;
+    let stamp_file = stamps.join(to.file_name().unwrap_or_default());
     if to.exists() && fs::read_to_string(&stamp_file).is_ok_and(|old| old == stamp) {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Build, run, test, lint and bench: the commands a developer of Hull types.
 
+#![allow(clippy::print_stdout, reason = "a program for the terminal prints")]
+
 mod apt;
 mod bench;
 mod build;
