@@ -1,1 +1,271 @@
-//! Durable records.
+//! Durable records: what exists, in one SQLite database that survives `kill -9` at any moment.
+//!
+//! SQLite in WAL mode hands each commit to the kernel with one write; the process may then die
+//! and the commit stays. Only a power failure needs an `fsync`, and only records that are meant
+//! to outlive one ask for it ([`Durability::Disk`]). Reading happens once, at start: the
+//! engine's maps are the cache.
+
+mod record;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rusqlite::{Connection, params};
+
+pub use record::{ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint};
+
+/// Version of the schema this build writes.
+const SCHEMA: i64 = 1;
+
+/// What a commit must survive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The death of this process.
+    Process,
+    /// A power failure, too.
+    Disk,
+}
+
+/// Why the database could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// SQLite refused.
+    #[error("state database {path}: cannot {action}")]
+    Sqlite {
+        /// The database file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// A newer Hull wrote it.
+    #[error(
+        "state database {path} has schema {found}, this Hull knows up to {SCHEMA}: use the newer Hull"
+    )]
+    TooNew {
+        /// The database file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+    },
+    /// A record could not be encoded.
+    #[error("record of container {id} cannot be encoded")]
+    Encode {
+        /// Whose record.
+        id: String,
+        /// The reason.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+/// What was read at start.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// All containers.
+    pub containers: Vec<ContainerRecord>,
+    /// Ids whose record could not be read, with the reason; the caller reports them and lets
+    /// them be.
+    pub unreadable: Vec<(String, String)>,
+}
+
+impl State {
+    /// Opens the database, making it where missing.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or was written by a newer Hull.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let fail = |action| {
+            move |source| StateError::Sqlite {
+                path: path.to_owned(),
+                action,
+                source,
+            }
+        };
+        let connection = Connection::open(path).map_err(fail("open it"))?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512;
+                 PRAGMA wal_autocheckpoint=256; PRAGMA busy_timeout=2000;",
+            )
+            .map_err(fail("configure it"))?;
+        let found: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(fail("read its schema"))?;
+        if found > SCHEMA {
+            return Err(StateError::TooNew {
+                path: path.to_owned(),
+                found,
+            });
+        }
+        if found < 1 {
+            connection
+                .execute_batch(
+                    "BEGIN; CREATE TABLE container (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+                     PRAGMA user_version=1; COMMIT;",
+                )
+                .map_err(fail("make its tables"))?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            connection: Mutex::new(connection),
+        })
+    }
+
+    /// Reads every record.
+    ///
+    /// # Errors
+    /// If the database cannot be read; single bad records are listed instead.
+    pub fn load(&self) -> Result<Loaded, StateError> {
+        let connection = self.lock();
+        let mut loaded = Loaded::default();
+        let mut read = || -> rusqlite::Result<()> {
+            let mut statement = connection.prepare("SELECT id, record FROM container")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
+                match serde_json::from_str(&text) {
+                    Ok(record) => loaded.containers.push(record),
+                    Err(error) => loaded.unreadable.push((id, error.to_string())),
+                }
+            }
+            Ok(())
+        };
+        read().map_err(|source| self.error("read it", source))?;
+        Ok(loaded)
+    }
+
+    /// Writes a container's record, new or changed.
+    ///
+    /// # Errors
+    /// If the disk is full or fails; the old record then stays.
+    pub fn put(&self, record: &ContainerRecord, durability: Durability) -> Result<(), StateError> {
+        let text = serde_json::to_string(record).map_err(|source| StateError::Encode {
+            id: record.id.clone(),
+            source,
+        })?;
+        self.write(durability, "write a record", |connection| {
+            connection
+                .prepare_cached("INSERT INTO container (id, record) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = ?2")?
+                .execute(params![record.id, text])
+        })
+    }
+
+    /// Forgets a container.
+    ///
+    /// # Errors
+    /// If the disk fails; the record then stays.
+    pub fn delete(&self, id: &str, durability: Durability) -> Result<(), StateError> {
+        self.write(durability, "delete a record", |connection| {
+            connection
+                .prepare_cached("DELETE FROM container WHERE id = ?1")?
+                .execute(params![id])
+        })
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        action: &'static str,
+        step: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+    ) -> Result<(), StateError> {
+        let connection = self.lock();
+        let run = || -> rusqlite::Result<()> {
+            if durability == Durability::Disk {
+                connection.execute_batch("PRAGMA synchronous=FULL")?;
+            }
+            let outcome = step(&connection);
+            if durability == Durability::Disk {
+                connection.execute_batch("PRAGMA synchronous=NORMAL")?;
+            }
+            outcome.map(|_| ())
+        };
+        run().map_err(|source| self.error(action, source))
+    }
+
+    fn error(&self, action: &'static str, source: rusqlite::Error) -> StateError {
+        StateError::Sqlite {
+            path: self.path.clone(),
+            action,
+            source,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic between two statements leaves no half transaction: SQLite rolls back.
+        self.connection
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> ContainerRecord {
+        ContainerRecord {
+            id: id.into(),
+            name: format!("name-{id}"),
+            ..ContainerRecord::default()
+        }
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("hull-state-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn records_written_are_read_by_the_next_open() {
+        let dir = folder("reopen");
+        let path = dir.join("state.db");
+        let state = State::open(&path).unwrap();
+        state.put(&record("a"), Durability::Process).unwrap();
+        state.put(&record("b"), Durability::Disk).unwrap();
+        state
+            .put(
+                &ContainerRecord {
+                    name: "new".into(),
+                    ..record("a")
+                },
+                Durability::Process,
+            )
+            .unwrap();
+        state.delete("b", Durability::Disk).unwrap();
+        // A killed process runs no destructor.
+        std::mem::forget(state);
+        let loaded = State::open(&path).unwrap().load().unwrap();
+        assert_eq!(loaded.containers.len(), 1);
+        assert_eq!(loaded.containers[0].name, "new");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn newer_schema_is_refused_with_a_hint() {
+        let dir = folder("newer");
+        let path = dir.join("state.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("PRAGMA user_version=99")
+            .unwrap();
+        assert!(
+            State::open(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("use the newer Hull")
+        );
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
