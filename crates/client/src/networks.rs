@@ -1,0 +1,66 @@
+//! Requests about networks.
+
+use bytes::Bytes;
+use hull_api_types::network::{
+    NetworkCreateRequest, NetworkCreateResponse, NetworkResource, NetworksPruneResponse,
+};
+use hyper::Method;
+
+use crate::query::segment;
+use crate::{Client, ClientError, Filters, Query, RequestBody};
+
+impl Client {
+    /// `GET /networks`.
+    pub async fn network_list(
+        &self,
+        filters: &Filters,
+    ) -> Result<Vec<NetworkResource>, ClientError> {
+        let query = Query::new().filters(filters);
+        self.get(&format!("/networks{}", query.as_str())).await
+    }
+
+    /// `GET /networks/{id}` as it came.
+    pub async fn network_inspect_raw(&self, id: &str, verbose: bool) -> Result<Bytes, ClientError> {
+        let query = Query::new().flag("verbose", verbose);
+        self.bytes(
+            Method::GET,
+            &format!("/networks/{}{}", segment(id), query.as_str()),
+            RequestBody::Empty,
+        )
+        .await
+    }
+
+    /// `POST /networks/create`.
+    pub async fn network_create(
+        &self,
+        request: &NetworkCreateRequest,
+    ) -> Result<NetworkCreateResponse, ClientError> {
+        self.json(Method::POST, "/networks/create", RequestBody::json(request))
+            .await
+    }
+
+    /// `DELETE /networks/{id}`.
+    pub async fn network_remove(&self, id: &str) -> Result<(), ClientError> {
+        self.bytes(
+            Method::DELETE,
+            &format!("/networks/{}", segment(id)),
+            RequestBody::Empty,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// `POST /networks/prune`.
+    pub async fn networks_prune(
+        &self,
+        filters: &Filters,
+    ) -> Result<NetworksPruneResponse, ClientError> {
+        let query = Query::new().filters(filters);
+        self.json(
+            Method::POST,
+            &format!("/networks/prune{}", query.as_str()),
+            RequestBody::Empty,
+        )
+        .await
+    }
+}

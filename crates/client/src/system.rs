@@ -1,0 +1,55 @@
+//! Requests about the engine itself.
+
+use bytes::Bytes;
+use hull_api_types::system::{DiskUsage, Info, Version};
+use hyper::Method;
+
+use crate::{ByteStream, Client, ClientError, Filters, Query, RequestBody};
+
+impl Client {
+    /// `GET /_ping`.
+    pub async fn ping(&self) -> Result<(), ClientError> {
+        self.bytes(Method::GET, "/_ping", RequestBody::Empty)
+            .await
+            .map(drop)
+    }
+
+    /// `GET /version`.
+    pub async fn version(&self) -> Result<Version, ClientError> {
+        self.get("/version").await
+    }
+
+    /// `GET /info`.
+    pub async fn info(&self) -> Result<Info, ClientError> {
+        self.get("/info").await
+    }
+
+    /// `GET /info` as it came.
+    pub async fn info_raw(&self) -> Result<Bytes, ClientError> {
+        self.bytes(Method::GET, "/info", RequestBody::Empty).await
+    }
+
+    /// `GET /events`.
+    pub async fn events(
+        &self,
+        since: Option<&str>,
+        until: Option<&str>,
+        filters: &Filters,
+    ) -> Result<ByteStream, ClientError> {
+        let query = Query::new()
+            .set_opt("since", since)
+            .set_opt("until", until)
+            .filters(filters);
+        self.stream(
+            Method::GET,
+            &format!("/events{}", query.as_str()),
+            RequestBody::Empty,
+        )
+        .await
+    }
+
+    /// `GET /system/df`.
+    pub async fn disk_usage(&self) -> Result<DiskUsage, ClientError> {
+        self.get("/system/df").await
+    }
+}
