@@ -50,11 +50,17 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Whether the begin of a message waits for its rest.
+    #[must_use]
+    pub fn has_partial(&self) -> bool {
+        self.start < self.buffer.len()
+    }
+
     /// Takes the next whole message, if one is there.
     ///
     /// # Errors
     /// If the peer sent an oversized or malformed frame; the connection is then of no more use.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+    pub fn next_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
         let pending = self.buffer.get(self.start..).unwrap_or_default();
         let Some((header, rest)) = pending.split_first_chunk::<HEADER>() else {
             return Ok(None);
@@ -90,7 +96,7 @@ mod tests {
             let mut got = Vec::<String>::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
                 decoder.push(part);
-                while let Some(text) = decoder.next().unwrap() {
+                while let Some(text) = decoder.next_message().unwrap() {
                     got.push(text);
                 }
             }
@@ -103,7 +109,7 @@ mod tests {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
         assert!(matches!(
-            decoder.next::<String>(),
+            decoder.next_message::<String>(),
             Err(FrameError::TooLarge(_))
         ));
     }

@@ -192,6 +192,9 @@ pub enum Event {
     },
     /// A process was killed for want of memory.
     Oom,
+    /// Something is not as it should be and the user ought to know, such as log lines lost
+    /// because the disk is full.
+    Warning(String),
 }
 
 /// How a sandbox ended; also the content of `exit.json`.
