@@ -31,14 +31,25 @@ pub fn spawn(program: &CString, args: &[CString], fds: &[(BorrowedFd<'_>, i32)])
     // SAFETY: `program`, `argv` and `envp` are valid, null-terminated and outlive the call;
     // actions and attributes were initialised by their constructors.
     let code = unsafe {
-        libc::posix_spawn(&mut pid, program.as_ptr(), &actions.0, &attributes.0, argv.as_ptr(), envp.as_ptr())
+        libc::posix_spawn(
+            &mut pid,
+            program.as_ptr(),
+            &actions.0,
+            &attributes.0,
+            argv.as_ptr(),
+            envp.as_ptr(),
+        )
     };
     result(code)?;
     Pid::from_raw(pid).ok_or(Errno::SRCH)
 }
 
 fn result(code: libc::c_int) -> Result<()> {
-    if code == 0 { Ok(()) } else { Err(Errno::from_raw_os_error(code)) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Errno::from_raw_os_error(code))
+    }
 }
 
 struct Actions(libc::posix_spawn_file_actions_t);
@@ -83,7 +94,10 @@ impl Attributes {
         // SAFETY: sigemptyset initialises the set that the next call reads; `self.0` is initialised.
         unsafe {
             libc::sigemptyset(empty.as_mut_ptr());
-            result(libc::posix_spawnattr_setsigmask(&mut self.0, empty.as_ptr()))?;
+            result(libc::posix_spawnattr_setsigmask(
+                &mut self.0,
+                empty.as_ptr(),
+            ))?;
             result(libc::posix_spawnattr_setflags(&mut self.0, flags))
         }
     }
@@ -117,6 +131,9 @@ mod tests {
     #[test]
     fn spawn_missing_program_is_enoent() {
         let args = [CString::from(c"x")];
-        assert_eq!(spawn(&CString::from(c"/does/not/exist"), &args, &[]), Err(Errno::NOENT));
+        assert_eq!(
+            spawn(&CString::from(c"/does/not/exist"), &args, &[]),
+            Err(Errno::NOENT)
+        );
     }
 }

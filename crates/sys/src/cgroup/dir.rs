@@ -1,0 +1,298 @@
+//! One cgroup directory: made, read, written and removed through a descriptor.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::CgroupResult;
+use crate::Errno;
+
+/// An operation on a group failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CgroupError {
+    /// The host's mounts could not be read.
+    #[error("cannot read {path} to find the control groups")]
+    Detect {
+        /// Which file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Nothing is mounted.
+    #[error("no control group file system is mounted: mount cgroup2 at /sys/fs/cgroup")]
+    NotMounted,
+    /// The path of the group is not usable.
+    #[error("invalid control group path {path:?}: it must be absolute, without '..'")]
+    Path {
+        /// The path.
+        path: String,
+    },
+    /// A system call failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A value was refused.
+    #[error("cannot set {} to {value:?}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The value.
+        value: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A controller is missing.
+    #[error("the host has no {controller} controller for control groups")]
+    NoController {
+        /// Which.
+        controller: &'static str,
+    },
+    /// Waiting took too long.
+    #[error("processes of control group {} did not {action} in time", path.display())]
+    Timeout {
+        /// What they should have done.
+        action: &'static str,
+        /// The group.
+        path: PathBuf,
+    },
+}
+
+impl CgroupError {
+    /// The errno behind it, if a system call failed.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Detect { source, .. } | Self::Io { source, .. } | Self::Write { source, .. } => {
+                Errno::from_io_error(source)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Largest file that is read: `cgroup.procs` of a big group.
+const MAX_FILE_BYTES: usize = 4 << 20;
+/// Deepest nesting below a group that is walked.
+const MAX_DEPTH: usize = 16;
+/// How often and how long removal waits for dying processes to leave: 2 s in all.
+const REMOVE_TRIES: u32 = 200;
+const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+
+/// Refuses paths that could leave the hierarchy.
+pub(crate) fn check_path(path: &str) -> CgroupResult<()> {
+    let inside = path.starts_with('/')
+        && path.trim_matches('/') != ""
+        && !path.contains('\0')
+        && path.split('/').all(|part| part != ".." && part != ".");
+    if inside {
+        Ok(())
+    } else {
+        Err(CgroupError::Path {
+            path: path.to_owned(),
+        })
+    }
+}
+
+/// A directory of a hierarchy.
+#[derive(Debug)]
+pub(crate) struct Dir {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a directory; `None` if it does not exist.
+    pub(crate) fn open(path: PathBuf) -> CgroupResult<Option<Self>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Self { fd, path })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(io("open", path, error)),
+        }
+    }
+
+    /// Makes `base/path` with its parents. `parent_made` is called with each parent that was new,
+    /// outermost first; whether any was new is returned.
+    pub(crate) fn create(
+        base: &Path,
+        path: &str,
+        mut parent_made: impl FnMut(&Dir) -> CgroupResult<()>,
+    ) -> CgroupResult<Self> {
+        let full = base.join(path.trim_start_matches('/'));
+        match rustix::fs::mkdir(&full, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => {
+                let mut parent = base.to_owned();
+                let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+                while let Some(part) = parts.next() {
+                    parent.push(part);
+                    match rustix::fs::mkdir(&parent, Mode::from_raw_mode(0o755)) {
+                        Ok(()) | Err(Errno::EXIST) => {}
+                        Err(error) => return Err(io("make control group", parent, error)),
+                    }
+                    if parts.peek().is_some()
+                        && let Some(dir) = Self::open(parent.clone())?
+                    {
+                        parent_made(&dir)?;
+                    }
+                }
+            }
+            Err(error) => return Err(io("make control group", full, error)),
+        }
+        Self::open(full.clone())?.ok_or_else(|| io("open", full, Errno::NOENT))
+    }
+
+    pub(crate) fn file(&self, name: &str, flags: OFlags) -> CgroupResult<OwnedFd> {
+        rustix::fs::openat(&self.fd, name, flags | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| io("open", self.path.join(name), error))
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        rustix::fs::accessat(&self.fd, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
+    }
+
+    pub(crate) fn write(&self, name: &str, value: &str) -> CgroupResult<()> {
+        let file = self.file(name, OFlags::WRONLY)?;
+        match rustix::io::write(&file, value.as_bytes()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(CgroupError::Write {
+                path: self.path.join(name),
+                value: value.to_owned(),
+                source: error.into(),
+            }),
+        }
+    }
+
+    pub(crate) fn read(&self, name: &str) -> CgroupResult<String> {
+        let file = self.file(name, OFlags::RDONLY)?;
+        let mut data = Vec::new();
+        let mut chunk = [0u8; 4096];
+        while data.len() < MAX_FILE_BYTES {
+            match rustix::io::read(&file, &mut chunk) {
+                Ok(0) => break,
+                Ok(length) => data.extend_from_slice(chunk.get(..length).unwrap_or_default()),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(io("read", self.path.join(name), error)),
+            }
+        }
+        Ok(String::from_utf8_lossy(&data).into_owned())
+    }
+
+    /// A file with one number; `max` and missing files are `None`.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.read(name).ok()?.trim().parse().ok()
+    }
+
+    /// Directories directly below, by name.
+    fn children(&self) -> CgroupResult<Vec<Dir>> {
+        let list = |error| io("list", self.path.clone(), error);
+        let mut entries = rustix::fs::Dir::read_from(self.fd.as_fd()).map_err(list)?;
+        let mut found = Vec::new();
+        while let Some(entry) = entries.read() {
+            let entry = entry.map_err(list)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_dir = entry.file_type() == rustix::fs::FileType::Directory;
+            if is_dir
+                && name != "."
+                && name != ".."
+                && let Some(child) = Self::open(self.path.join(name))?
+            {
+                found.push(child);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ids in the group and those below.
+    pub(crate) fn pids(&self, depth: usize) -> CgroupResult<Vec<i32>> {
+        let mut pids: Vec<i32> = match self.read("cgroup.procs") {
+            Ok(text) => text.lines().filter_map(|line| line.parse().ok()).collect(),
+            // Removed in the meantime: nobody is in it.
+            Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NOENT)) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        if depth < MAX_DEPTH {
+            for child in self.children()? {
+                pids.extend(child.pids(depth + 1)?);
+            }
+        }
+        Ok(pids)
+    }
+
+    /// Removes the directory and those below it.
+    pub(crate) fn remove(&self) -> CgroupResult<()> {
+        let mut tries = 0;
+        loop {
+            match rustix::fs::rmdir(&self.path) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                // Either groups are below, or the last process is not quite gone.
+                Err(Errno::BUSY) if tries < REMOVE_TRIES => {
+                    let children = self.children()?;
+                    for child in &children {
+                        child.remove()?;
+                    }
+                    if children.is_empty() {
+                        std::thread::sleep(REMOVE_PAUSE);
+                    }
+                    tries += 1;
+                }
+                Err(error) => return Err(io("remove", self.path.clone(), error)),
+            }
+        }
+    }
+}
+
+pub(crate) fn io(action: &'static str, path: PathBuf, error: Errno) -> CgroupError {
+    CgroupError::Io {
+        action,
+        path,
+        source: error.into(),
+    }
+}
+
+/// Value of `key` in a file of `key value` lines.
+pub(crate) fn value(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        if name == key {
+            value.trim().parse().ok()
+        } else {
+            None
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_path_escapes_are_refused() {
+        assert!(check_path("/hull/abc").is_ok());
+        for bad in ["", "/", "hull", "/a/../b", "/a/./b", "/..", "/a\0"] {
+            assert!(check_path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn value_key_must_match_whole() {
+        let text = "oom 1\noom_kill 2\n";
+        assert_eq!(value(text, "oom"), Some(1));
+        assert_eq!(value(text, "oom_kill"), Some(2));
+        assert_eq!(value(text, "kill"), None);
+    }
+}

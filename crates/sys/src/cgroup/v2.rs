@@ -1,0 +1,367 @@
+//! A group as one directory of the v2 tree.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hull_model::{Resources, Stats};
+use rustix::fs::OFlags;
+
+use super::detect::Hierarchies;
+use super::dir::{Dir, io, value};
+use super::{
+    Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, cpu_quota, memory_and_swap,
+};
+use crate::Errno;
+use crate::bpf;
+use crate::features::{Feature, Features};
+
+/// Controllers that groups get where the host has them.
+const WANTED: [&str; 5] = ["memory", "cpu", "pids", "io", "cpuset"];
+
+/// How long freezing and killing may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    dir: Dir,
+    procs: [OwnedFd; 1],
+    features: Features,
+}
+
+impl Group {
+    pub(crate) fn create(
+        hierarchies: &Hierarchies,
+        path: &str,
+        features: Features,
+    ) -> CgroupResult<Self> {
+        let base = hierarchies.v2_base();
+        let dir = Dir::create(&base, path, |_| Ok(()))?;
+        if !dir.has("memory.max") || !dir.has("pids.max") || !dir.has("cpu.max") {
+            enable_controllers(&base, path)?;
+        }
+        Self::new(dir, features)
+    }
+
+    pub(crate) fn open(
+        hierarchies: &Hierarchies,
+        path: &str,
+        features: Features,
+    ) -> CgroupResult<Option<Self>> {
+        let full = hierarchies.v2_base().join(path.trim_start_matches('/'));
+        Dir::open(full)?
+            .map(|dir| Self::new(dir, features))
+            .transpose()
+    }
+
+    fn new(dir: Dir, features: Features) -> CgroupResult<Self> {
+        let procs = [dir.file("cgroup.procs", OFlags::WRONLY)?];
+        Ok(Self {
+            dir,
+            procs,
+            features,
+        })
+    }
+
+    fn need(&self, controller: &'static str, file: &str, value: &str) -> CgroupResult<()> {
+        if !self.dir.has(file) {
+            return Err(CgroupError::NoController { controller });
+        }
+        self.dir.write(file, value)
+    }
+
+    /// Waits for `key` of `cgroup.events` to become `wanted`.
+    fn await_event(&self, key: &str, wanted: u64, action: &'static str) -> CgroupResult<()> {
+        let start = Instant::now();
+        let mut pause = Duration::from_micros(100);
+        loop {
+            match self.dir.read("cgroup.events") {
+                Ok(text) if value(&text, key) == Some(wanted) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.errno() == Some(Errno::NODEV) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(CgroupError::Timeout {
+                    action,
+                    path: self.dir.path.clone(),
+                });
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    fn apply_memory(&self, resources: &Resources, warnings: &mut Vec<String>) -> CgroupResult<()> {
+        if let Some(memory) = resources.memory.filter(|memory| *memory != 0) {
+            self.need("memory", "memory.max", &limit(memory))?;
+        }
+        if let Some(both) = memory_and_swap(resources) {
+            if !self.dir.has("memory.swap.max") {
+                warnings.push("the kernel does not account swap: no limit on it".to_owned());
+            } else {
+                // v2 limits swap alone, the API memory and swap together.
+                let memory = resources.memory.filter(|memory| *memory > 0).or_else(|| {
+                    self.dir
+                        .number("memory.max")
+                        .and_then(|memory| i64::try_from(memory).ok())
+                });
+                let swap = match memory {
+                    _ if both < 0 => "max".to_owned(),
+                    Some(memory) => both.saturating_sub(memory).max(0).to_string(),
+                    None => both.to_string(),
+                };
+                self.dir.write("memory.swap.max", &swap)?;
+            }
+        }
+        if let Some(soft) = resources.memory_reservation.filter(|soft| *soft != 0) {
+            self.need("memory", "memory.low", &limit(soft))?;
+        }
+        if resources.oom_kill_disable {
+            warnings.push("cgroup v2 cannot disable the OOM killer".to_owned());
+        }
+        if resources.memory_swappiness.is_some() {
+            warnings.push("cgroup v2 has no swappiness".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Lets the children of each group on the way to `path` have the wanted controllers.
+fn enable_controllers(base: &Path, path: &str) -> CgroupResult<()> {
+    let mut current = base.to_owned();
+    let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    parts.pop();
+    for part in std::iter::once("").chain(parts) {
+        current.push(part);
+        let Some(dir) = Dir::open(current.clone())? else {
+            continue;
+        };
+        let available = dir.read("cgroup.controllers")?;
+        let enabled = dir.read("cgroup.subtree_control")?;
+        for controller in WANTED {
+            let listed = |text: &str| text.split_whitespace().any(|name| name == controller);
+            if listed(&available) && !listed(&enabled) {
+                // One by one, so that one the host refuses does not cost the others; a limit that
+                // then lacks its file says so when it is asked for.
+                let _ = dir.write("cgroup.subtree_control", &format!("+{controller}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn limit(value: i64) -> String {
+    if value < 0 {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+/// v1 shares (2 to 262144, 1024 usual) as a v2 weight (1 to 10000, 100 usual).
+fn weight_of_shares(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
+}
+
+/// v1 weight (10 to 1000) as a v2 weight (1 to 10000).
+fn weight_of_blkio(weight: u16) -> u64 {
+    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
+}
+
+impl Cgroup for Group {
+    fn apply(&self, resources: &Resources) -> CgroupResult<Vec<String>> {
+        let mut warnings = Vec::new();
+        self.apply_memory(resources, &mut warnings)?;
+        if let Some(shares) = resources.cpu_shares.filter(|shares| *shares != 0) {
+            self.need("cpu", "cpu.weight", &weight_of_shares(shares).to_string())?;
+        }
+        if let Some((quota, period)) = cpu_quota(resources) {
+            self.need("cpu", "cpu.max", &format!("{} {period}", limit(quota)))?;
+        }
+        if let Some(list) = resources
+            .cpuset_cpus
+            .as_ref()
+            .filter(|list| !list.is_empty())
+        {
+            self.need("cpuset", "cpuset.cpus", list)?;
+        }
+        if let Some(list) = resources
+            .cpuset_mems
+            .as_ref()
+            .filter(|list| !list.is_empty())
+        {
+            self.need("cpuset", "cpuset.mems", list)?;
+        }
+        if let Some(pids) = resources.pids_limit.filter(|limit| *limit != 0) {
+            self.need("pids", "pids.max", &limit(pids))?;
+        }
+        if let Some(weight) = resources.blkio_weight.filter(|weight| *weight != 0) {
+            let set = if self.dir.has("io.bfq.weight") {
+                self.dir.write("io.bfq.weight", &weight.to_string())
+            } else {
+                self.dir
+                    .write("io.weight", &weight_of_blkio(weight).to_string())
+            };
+            if set.is_err() {
+                warnings.push("the host has no weights for block I/O".to_owned());
+            }
+        }
+        Ok(warnings)
+    }
+
+    fn set_devices(&self, rules: &[DeviceRule]) -> CgroupResult<()> {
+        if rules.is_empty() {
+            return Ok(());
+        }
+        let fail = |action| {
+            let path = self.dir.path.clone();
+            move |error| io(action, path, error)
+        };
+        let program = bpf::load_device_program(&bpf::device_program(rules, true))
+            .map_err(fail("load the device program of"))?;
+        bpf::attach_device_program(&self.dir.fd, &program)
+            .map_err(fail("attach the device program to"))
+    }
+
+    fn entry(&self) -> Entry<'_> {
+        if self.features.has(Feature::CloneIntoCgroup) {
+            Entry::Clone(self.dir.fd.as_fd())
+        } else {
+            Entry::Write(&self.procs)
+        }
+    }
+
+    fn join_files(&self) -> &[OwnedFd] {
+        &self.procs
+    }
+
+    fn freeze(&self) -> CgroupResult<()> {
+        self.dir.write("cgroup.freeze", "1")?;
+        self.await_event("frozen", 1, "freeze")
+    }
+
+    fn thaw(&self) -> CgroupResult<()> {
+        self.dir.write("cgroup.freeze", "0")
+    }
+
+    fn kill_all(&self) -> CgroupResult<()> {
+        if self.features.has(Feature::CgroupKill) && self.dir.has("cgroup.kill") {
+            self.dir.write("cgroup.kill", "1")?;
+            return self.await_event("populated", 0, "end");
+        }
+        let start = Instant::now();
+        loop {
+            // Freezing holds the list still; SIGKILL reaches frozen processes on v2.
+            let _ = self.dir.write("cgroup.freeze", "1");
+            let pids = self.dir.pids(0)?;
+            for pid in &pids {
+                if let Some(pid) = rustix::process::Pid::from_raw(*pid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+            }
+            let _ = self.dir.write("cgroup.freeze", "0");
+            if pids.is_empty() {
+                return self.await_event("populated", 0, "end");
+            }
+            if start.elapsed() > PATIENCE {
+                let path = self.dir.path.clone();
+                return Err(CgroupError::Timeout {
+                    action: "end",
+                    path,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn pids(&self) -> CgroupResult<Vec<i32>> {
+        self.dir.pids(0)
+    }
+
+    fn stats(&self) -> CgroupResult<Stats> {
+        let mut stats = Stats {
+            memory_limit: u64::MAX,
+            pids_limit: u64::MAX,
+            ..Stats::default()
+        };
+        let cpu = self.dir.read("cpu.stat")?;
+        let micros = |key| value(&cpu, key).unwrap_or(0).saturating_mul(1000);
+        stats.cpu_total_ns = micros("usage_usec");
+        stats.cpu_user_ns = micros("user_usec");
+        stats.cpu_system_ns = micros("system_usec");
+        stats.cpu_periods = value(&cpu, "nr_periods").unwrap_or(0);
+        stats.cpu_throttled_periods = value(&cpu, "nr_throttled").unwrap_or(0);
+        stats.cpu_throttled_ns = micros("throttled_usec");
+        stats.memory_usage = self.dir.number("memory.current").unwrap_or(0);
+        stats.memory_max_usage = self.dir.number("memory.peak").unwrap_or(0);
+        stats.memory_limit = self.dir.number("memory.max").unwrap_or(u64::MAX);
+        let memory = self.dir.read("memory.stat").unwrap_or_default();
+        stats.memory_inactive_file = value(&memory, "inactive_file").unwrap_or(0);
+        stats.memory_anon = value(&memory, "anon").unwrap_or(0);
+        stats.memory_file = value(&memory, "file").unwrap_or(0);
+        let events = self.dir.read("memory.events").unwrap_or_default();
+        stats.memory_failcnt = value(&events, "max").unwrap_or(0);
+        stats.oom_kills = value(&events, "oom_kill").unwrap_or(0);
+        stats.pids_current = self.dir.number("pids.current").unwrap_or(0);
+        stats.pids_limit = self.dir.number("pids.max").unwrap_or(u64::MAX);
+        for word in self
+            .dir
+            .read("io.stat")
+            .unwrap_or_default()
+            .split_whitespace()
+        {
+            let bytes = |text: &str| text.parse::<u64>().unwrap_or(0);
+            if let Some(read) = word.strip_prefix("rbytes=") {
+                stats.blkio_read += bytes(read);
+            } else if let Some(written) = word.strip_prefix("wbytes=") {
+                stats.blkio_write += bytes(written);
+            }
+        }
+        Ok(stats)
+    }
+
+    fn oom_kills(&self) -> CgroupResult<u64> {
+        Ok(value(&self.dir.read("memory.events")?, "oom_kill").unwrap_or(0))
+    }
+
+    fn watch_oom(&self) -> CgroupResult<OwnedFd> {
+        use rustix::fs::inotify;
+        let fail = |error| io("watch", self.dir.path.join("memory.events"), error);
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+            .map_err(fail)?;
+        let events = self.dir.path.join("memory.events");
+        inotify::add_watch(&watch, &events, inotify::WatchFlags::MODIFY).map_err(fail)?;
+        Ok(watch)
+    }
+
+    fn views(&self) -> Vec<View> {
+        vec![View {
+            name: String::new(),
+            path: self.dir.path.clone(),
+        }]
+    }
+
+    fn remove(&self) -> CgroupResult<()> {
+        self.dir.remove()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weight_of_shares_bounds_and_default() {
+        assert_eq!(weight_of_shares(2), 1);
+        assert_eq!(weight_of_shares(1024), 39);
+        assert_eq!(weight_of_shares(262_144), 10_000);
+        assert_eq!(weight_of_shares(u64::MAX), 10_000);
+    }
+
+    #[test]
+    fn weight_of_blkio_bounds() {
+        assert_eq!((weight_of_blkio(10), weight_of_blkio(1000)), (1, 10_000));
+        assert_eq!(weight_of_blkio(0), 1);
+    }
+}

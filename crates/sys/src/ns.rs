@@ -1,0 +1,39 @@
+//! Joining and opening namespaces.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
+
+use crate::clone3::Namespaces;
+use crate::{Result, check};
+
+/// Joins the namespaces of the process behind a pidfd, or the one namespace behind a namespace
+/// descriptor (setns(2)). A joined pid namespace counts for children only.
+///
+/// # Errors
+/// `EPERM`, `ESRCH` if the process is gone, `EINVAL` for a descriptor of another kind.
+pub fn join(fd: impl AsFd, namespaces: Namespaces) -> Result<()> {
+    // SAFETY: integers alone.
+    check(unsafe { libc::syscall(libc::SYS_setns, fd.as_fd().as_raw_fd(), namespaces.bits()) })
+        .map(drop)
+}
+
+/// Moves the caller into new namespaces (unshare(2)).
+///
+/// # Errors
+/// `EPERM`, `ENOSPC` at the host's limit of namespaces.
+pub fn unshare(namespaces: Namespaces) -> Result<()> {
+    // SAFETY: integers alone; only CLONE_NEW* bits can be in the set.
+    check(unsafe { libc::syscall(libc::SYS_unshare, namespaces.bits()) }).map(drop)
+}
+
+/// Opens a namespace of a process by the name of its file: `net`, `pid`, `ipc`, `uts`, `mnt`…
+/// Allocates.
+///
+/// # Errors
+/// `ENOENT` if the process is gone.
+pub fn open(pid: Pid, name: &str) -> Result<OwnedFd> {
+    let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
