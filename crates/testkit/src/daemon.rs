@@ -1,13 +1,16 @@
 //! A daemon of the test's own: folders, socket, bridge and cgroup that no other one uses.
 //!
 //! Dropping it stops every container and fails the test if anything is left behind.
+//!
+//! With `HULL_COMPAT=SOCKET` the suites run against the Docker daemon that listens there, by
+//! Docker's own command line: what fails then is a test that expects what Docker does not do.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +30,8 @@ const START: Duration = Duration::from_secs(20);
 /// How long what was stopped may take to vanish.
 const VANISH: Duration = Duration::from_secs(8);
 
+/// Docker's daemon is one for all tests: they take turns.
+static PEER: Mutex<()> = Mutex::new(());
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 static SWEEP: Once = Once::new();
 
@@ -48,6 +53,26 @@ pub struct Daemon {
     env: Vec<(String, String)>,
     child: Option<Child>,
     forgiving: bool,
+    /// The daemon to compare with, when the tests run against Docker.
+    peer: Option<Peer>,
+}
+
+/// Docker's daemon, taken for one test.
+#[derive(Debug)]
+struct Peer {
+    socket: PathBuf,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Peer {
+    fn of_environment() -> Option<Self> {
+        let socket = PathBuf::from(std::env::var_os("HULL_COMPAT")?);
+        let turn = PEER.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self {
+            socket,
+            _turn: turn,
+        })
+    }
 }
 
 impl DaemonBuilder {
@@ -125,7 +150,14 @@ impl DaemonBuilder {
             env,
             child: None,
             forgiving: false,
+            peer: Peer::of_environment(),
         };
+        if let Some(peer) = &daemon.peer {
+            daemon.env = vec![(
+                "DOCKER_HOST".to_owned(),
+                format!("unix://{}", peer.socket.display()),
+            )];
+        }
         daemon.start();
         if self.images {
             daemon.load(&fixtures::busybox());
@@ -155,6 +187,9 @@ impl Daemon {
     /// # Panics
     /// If it does not answer in time.
     pub fn start(&mut self) {
+        if self.peer.is_some() {
+            return;
+        }
         assert!(self.child.is_none(), "the daemon already runs");
         // Two daemons that start at the same moment could pick the same free addresses.
         let lock =
@@ -239,6 +274,9 @@ impl Daemon {
     /// The API's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
+        if let Some(peer) = &self.peer {
+            return peer.socket.clone();
+        }
         self.run_dir().join("hull.sock")
     }
 
@@ -277,11 +315,25 @@ impl Daemon {
     /// A `hull` command line pointed at this daemon, not yet run.
     #[must_use]
     pub fn cli<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
-        let mut run = Run::new(paths::hull()).args(args);
+        let mut run = Run::new(self.program()).args(args);
         for (name, value) in &self.env {
             run = run.env(name, value);
         }
         run
+    }
+
+    fn program(&self) -> PathBuf {
+        if self.peer.is_some() {
+            PathBuf::from("docker")
+        } else {
+            paths::hull()
+        }
+    }
+
+    /// Whether the tests run against Docker.
+    #[must_use]
+    pub fn is_docker(&self) -> bool {
+        self.peer.is_some()
     }
 
     /// Runs `hull` with arguments.
@@ -296,7 +348,7 @@ impl Daemon {
 
     /// Runs `hull` on a terminal.
     pub fn terminal<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Terminal {
-        Terminal::spawn(paths::hull(), args, &self.env)
+        Terminal::spawn(self.program(), args, &self.env)
     }
 
     /// One field of `hull inspect`, by a Go template.
@@ -376,6 +428,12 @@ impl Daemon {
     }
 
     fn clean(&mut self) -> Vec<String> {
+        if self.peer.is_some() {
+            let ids = self.hull(["ps", "-aq"]).stdout;
+            self.hull(["rm", "-fv"].into_iter().chain(ids.lines()));
+            self.hull(["volume", "prune", "-af"]);
+            return Vec::new();
+        }
         if self.child.is_none()
             && (!self.territory.processes().is_empty() || !self.territory.mounts().is_empty())
         {
