@@ -1,0 +1,242 @@
+//! Decompression of foreign streams: plain, gzip (many members) and zstd (many frames), told
+//! apart by their first bytes, bounded in size and in ratio.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+
+use crate::limits::{LimitError, Limits};
+
+/// Size of the buffer in front of a decoder.
+const INPUT_BUFFER_BYTES: usize = 256 << 10;
+/// Largest zstd window accepted, as a power of two: the 128 MiB that `zstd -d` accepts by default.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// How a stream is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    Plain,
+    /// RFC 1952.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+}
+
+/// Which named bound applies to the uncompressed size.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// Name for the error text.
+    pub name: &'static str,
+    /// Most bytes.
+    pub bytes: u64,
+    /// Largest ratio.
+    pub ratio: u64,
+    /// Bytes from which the ratio is judged.
+    pub grace: u64,
+}
+
+impl Bound {
+    /// The bound of one layer.
+    pub fn layer(limits: &Limits) -> Self {
+        Self {
+            name: "max_layer_bytes",
+            bytes: limits.max_layer_bytes,
+            ratio: limits.max_ratio,
+            grace: limits.ratio_grace_bytes,
+        }
+    }
+
+    /// The bound of a whole archive.
+    pub fn archive(limits: &Limits) -> Self {
+        Self {
+            name: "max_archive_bytes",
+            bytes: limits.max_archive_bytes,
+            ..Self::layer(limits)
+        }
+    }
+}
+
+/// Counts what the decoder takes, so that the ratio can be judged while it works.
+struct CountingReader<R> {
+    inner: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for CountingReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.count.set(self.count.get() + n as u64);
+        Ok(n)
+    }
+}
+
+/// The uncompressed side of a foreign stream.
+pub struct Decoder<'a> {
+    inner: Box<dyn Read + 'a>,
+    compression: Compression,
+    bound: Bound,
+    packed: Rc<Cell<u64>>,
+    plain: u64,
+}
+
+impl<'a> Decoder<'a> {
+    /// Looks at the first bytes of `input` and decodes what they announce.
+    ///
+    /// # Errors
+    /// Those of the input; a stream shorter than a magic number counts as plain.
+    pub fn new<R: Read + 'a>(input: R, bound: Bound) -> io::Result<Self> {
+        let packed = Rc::new(Cell::new(0));
+        let counter = CountingReader {
+            inner: input,
+            count: packed.clone(),
+        };
+        let mut buffered = BufReader::with_capacity(INPUT_BUFFER_BYTES, Prefixed::new(counter)?);
+        let compression = detect(buffered.fill_buf()?);
+        let inner: Box<dyn Read + 'a> = match compression {
+            Compression::Plain => Box::new(buffered),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
+        };
+        Ok(Self {
+            inner,
+            compression,
+            bound,
+            packed,
+            plain: 0,
+        })
+    }
+
+    /// What the first bytes announced.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buf)?;
+        self.plain += n as u64;
+        if self.plain > self.bound.bytes {
+            return Err(io::Error::other(LimitError::Bytes {
+                name: self.bound.name,
+                limit: self.bound.bytes,
+            }));
+        }
+        let packed = self.packed.get();
+        if self.compression != Compression::Plain
+            && self.plain > self.bound.grace
+            && self.plain / self.bound.ratio.max(1) > packed
+        {
+            return Err(io::Error::other(LimitError::Ratio {
+                plain: self.plain,
+                packed,
+                limit: self.bound.ratio,
+            }));
+        }
+        Ok(n)
+    }
+}
+
+/// Tells the compression by the magic number.
+pub fn detect(start: &[u8]) -> Compression {
+    match start {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
+        // A skippable frame may lead a zstd stream.
+        [low, 0x2a, 0x4d, 0x18, ..] if low & 0xf0 == 0x50 => Compression::Zstd,
+        _ => Compression::Plain,
+    }
+}
+
+/// Makes sure that the first read of a slow stream brings a whole magic number.
+struct Prefixed<R> {
+    prefix: Vec<u8>,
+    inner: R,
+}
+
+impl<R: Read> Prefixed<R> {
+    fn new(mut inner: R) -> io::Result<Self> {
+        let mut prefix = Vec::with_capacity(4);
+        (&mut inner).take(4).read_to_end(&mut prefix)?;
+        Ok(Self { prefix, inner })
+    }
+}
+
+impl<R: Read> Read for Prefixed<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.prefix.is_empty() {
+            return self.inner.read(buf);
+        }
+        let n = self.prefix.len().min(buf.len());
+        for (to, from) in buf.iter_mut().zip(self.prefix.drain(..n)) {
+            *to = from;
+        }
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn bound() -> Bound {
+        Bound::layer(&Limits::default())
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        e.write_all(data).unwrap();
+        e.finish().unwrap()
+    }
+
+    fn read_all(data: &[u8], bound: Bound) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Decoder::new(data, bound)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn decoder_with_each_format_returns_the_bytes() {
+        let mut two = gzip(b"hello ");
+        two.extend(gzip(b"world"));
+        assert_eq!(read_all(&two, bound()).unwrap(), b"hello world");
+        let z = zstd::encode_all(&b"hello"[..], 1).unwrap();
+        assert_eq!(read_all(&z, bound()).unwrap(), b"hello");
+        assert_eq!(read_all(b"x", bound()).unwrap(), b"x");
+        assert_eq!(read_all(b"", bound()).unwrap(), b"");
+    }
+
+    #[test]
+    fn decoder_with_truncated_gzip_fails() {
+        let data = gzip(&vec![9; 100_000]);
+        for cut in [5, 12, data.len() / 2, data.len() - 1] {
+            assert!(read_all(&data[..cut], bound()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn decoder_with_bomb_names_the_limit() {
+        let zeros = vec![0; 4 << 20];
+        let tight = Bound {
+            grace: 1 << 20,
+            ..bound()
+        };
+        for packed in [gzip(&zeros), zstd::encode_all(&zeros[..], 1).unwrap()] {
+            let text = read_all(&packed, tight).unwrap_err().to_string();
+            assert!(text.contains("max_ratio"), "{text}");
+        }
+        let small = Bound {
+            bytes: 1 << 20,
+            ..bound()
+        };
+        let text = read_all(&zeros, small).unwrap_err().to_string();
+        assert!(text.contains("max_layer_bytes"), "{text}");
+    }
+}
