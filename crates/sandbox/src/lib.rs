@@ -1,1 +1,15 @@
-//! The sandbox contract and the loop that serves it.
+//! The sandbox contract, its back end for containers, and the loop with which a shim serves it.
+//!
+//! ```text
+//! bin/hull-shim ─▶ serve::Server ─▶ Sandbox (trait) ◀─ Container (hull_container)
+//!                    │ control connections, streams, log, exit status
+//! ```
+
+//pub mod container;
+pub mod contract;
+mod log;
+pub mod serve;
+
+//pub use container::Container;
+pub use contract::{Process, Sandbox, Stdio, Streams};
+pub use serve::{ServeError, Server, Setup};
