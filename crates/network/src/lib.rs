@@ -1,1 +1,31 @@
-//! Bridge, addresses, ports and firewall rules.
+//! The default network: a bridge, endpoints on it, published ports, and the files in a container
+//! that tell of them.
+//!
+//! A [`Network`] belongs to one bridge. Its calls are synchronous: [`Network::attach`] takes
+//! microseconds while ready endpoints last, a millisecond otherwise. The kernel is spoken to
+//! directly (rtnetlink, nfnetlink); no helper program is run. Everything bears the network's name:
+//! the bridge, the table of nf_tables, and the prefix of its veths.
+
+mod addr;
+mod conntrack;
+mod endpoint;
+pub mod files;
+mod host;
+pub mod netlink;
+mod network;
+mod nft;
+mod open;
+mod pool;
+mod ports;
+mod route;
+mod table;
+mod types;
+
+pub use addr::AddressError;
+pub use endpoint::{Endpoint, EndpointError, INTERFACE};
+pub use netlink::NetlinkError;
+pub use network::{
+    AttachError, Leaks, LiveEndpoint, Network, NetworkConfig, NetworkInfo, OpenError, PublishError,
+};
+pub use ports::PortError;
+pub use types::{InvalidSubnet, MacAddress, Subnet};

@@ -1,0 +1,174 @@
+//! An endpoint: a network namespace with `eth0` in it, ready for a container.
+//!
+//! The namespace has no name. Whoever holds its descriptor or runs in it keeps it alive; when the
+//! last goes, the kernel removes it with the veth pair, so that nothing is left behind by a
+//! daemon or a container that was killed.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hull_sys::netns;
+
+use crate::host;
+use crate::netlink::NetlinkError;
+use crate::route::{Route, Veth};
+use crate::types::{MacAddress, Subnet};
+
+/// The interface as the container sees it.
+pub const INTERFACE: &str = "eth0";
+/// A name may be in use by an endpoint of an earlier daemon; as many in a row never are.
+const NAME_ATTEMPTS: u32 = 16;
+const STACK_BYTES: usize = 256 << 10;
+
+/// A configured network namespace. Dropping it, when no process runs in it, removes it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The namespace.
+    pub netns: OwnedFd,
+    /// Address of `eth0`.
+    pub address: Ipv4Addr,
+    /// Length of its prefix.
+    pub prefix: u8,
+    /// The bridge's address, where the default route leads.
+    pub gateway: Ipv4Addr,
+    /// MAC address of `eth0`, derived from the address.
+    pub mac: MacAddress,
+    /// The host's end of the veth pair.
+    pub host_veth: String,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+}
+
+/// Why an endpoint could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    /// No thread or namespace could be made.
+    #[error("create a network namespace: {step}")]
+    Namespace {
+        /// What was tried.
+        step: &'static str,
+        /// The error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kernel refused the veth pair or its configuration.
+    #[error("configure the network of a container: {step}")]
+    Link {
+        /// What was tried.
+        step: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The interface vanished between two requests.
+    #[error("the interface of a new network namespace vanished")]
+    Vanished,
+}
+
+/// Makes endpoints of one bridge.
+#[derive(Debug)]
+pub(crate) struct Factory {
+    pub(crate) bridge_index: u32,
+    pub(crate) subnet: Subnet,
+    pub(crate) mtu: u32,
+    pub(crate) veth_prefix: String,
+    counter: AtomicU32,
+}
+
+impl Factory {
+    pub(crate) fn new(bridge_index: u32, subnet: Subnet, mtu: u32, veth_prefix: String) -> Self {
+        // Starts anywhere, so that names of an earlier daemon's endpoints are seldom met.
+        let start = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |now| now.subsec_nanos().rotate_left(8));
+        Self {
+            bridge_index,
+            subnet,
+            mtu,
+            veth_prefix,
+            counter: AtomicU32::new(start),
+        }
+    }
+
+    /// A name for the host's end that this factory has not given before.
+    pub(crate) fn next_name(&self) -> String {
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        format!("{}{number:08x}", self.veth_prefix)
+    }
+
+    /// Makes an endpoint with `address`, about a millisecond of work. `on_name` hears the name of
+    /// the host's end before the kernel does.
+    pub(crate) fn create(
+        &self,
+        address: Ipv4Addr,
+        on_name: impl Fn(&str) + Sync,
+    ) -> Result<Endpoint, EndpointError> {
+        let namespace_error = |step| move |source| EndpointError::Namespace { step, source };
+        // A thread of its own: the caller must stay in the host's namespace whatever fails.
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("hull-netns".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, || self.create_here(address, &on_name))
+                .map_err(namespace_error("start a thread"))?
+                .join()
+                .map_err(|_| {
+                    namespace_error("run a thread")(std::io::Error::other("it panicked"))
+                })?
+        })
+    }
+
+    /// As [`Factory::create`]; leaves the calling thread in the new namespace.
+    fn create_here(
+        &self,
+        address: Ipv4Addr,
+        on_name: &dyn Fn(&str),
+    ) -> Result<Endpoint, EndpointError> {
+        let link_error = |step| move |source| EndpointError::Link { step, source };
+        let namespace_error = |step| move |source| EndpointError::Namespace { step, source };
+
+        let mut host = Route::open().map_err(link_error("open a socket"))?;
+        netns::unshare_network().map_err(namespace_error("unshare"))?;
+        let netns = netns::current_network().map_err(namespace_error("open it"))?;
+        let mut inside = Route::open().map_err(link_error("open a socket inside"))?;
+        host::prepare_container_namespace();
+
+        let mac = MacAddress::from_ipv4(address);
+        let mut attempt = 0;
+        let host_veth = loop {
+            let name = self.next_name();
+            on_name(&name);
+            let veth = Veth {
+                host_name: &name,
+                master: self.bridge_index,
+                mtu: self.mtu,
+                peer_name: INTERFACE,
+                peer_mac: mac,
+                peer_namespace: netns.as_fd(),
+            };
+            attempt += 1;
+            match host.create_veth(&veth) {
+                Ok(()) => break name,
+                Err(error) if error.errno() == Some(libc::EEXIST) && attempt < NAME_ATTEMPTS => {}
+                Err(error) => return Err(link_error("create a veth pair")(error)),
+            }
+        };
+        let link = inside
+            .link(INTERFACE)
+            .map_err(link_error("find the interface"))?
+            .ok_or(EndpointError::Vanished)?;
+        inside
+            .configure_inside(link.index, address, self.subnet)
+            .map_err(link_error("set address and route"))?;
+        Ok(Endpoint {
+            netns,
+            address,
+            prefix: self.subnet.prefix(),
+            gateway: self.subnet.gateway(),
+            mac,
+            host_veth,
+            mtu: self.mtu,
+        })
+    }
+}

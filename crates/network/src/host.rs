@@ -1,0 +1,52 @@
+//! Switches of the kernel's network stack under /proc/sys/net, of the calling thread's namespace.
+
+use std::fs;
+use std::io;
+
+const ROOT: &str = "/proc/sys/net";
+
+/// Writes a switch unless it has the value already.
+fn set(path: &str, value: &str) -> io::Result<()> {
+    let path = format!("{ROOT}/{path}");
+    if fs::read_to_string(&path)?.trim() == value {
+        return Ok(());
+    }
+    fs::write(&path, value)
+}
+
+/// Lets the host forward packets between interfaces.
+pub(crate) fn enable_forwarding() -> io::Result<()> {
+    set("ipv4/ip_forward", "1")
+}
+
+/// Sets up a bridge: replies to 127.0.0.1 may come back through it, and IPv6 is off, because its
+/// multicast would be copied to each port at each start. Answers what could not be set.
+pub(crate) fn prepare_bridge(bridge: &str) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if let Err(error) = set(&format!("ipv4/conf/{bridge}/route_localnet"), "1") {
+        warnings.push(format!(
+            "published ports are not reachable by 127.0.0.1: route_localnet: {error}"
+        ));
+    }
+    match set(&format!("ipv6/conf/{bridge}/disable_ipv6"), "1") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warnings.push(format!("IPv6 stays on for {bridge}: {error}"));
+        }
+        _ => {}
+    }
+    warnings
+}
+
+/// Sets up a container's new namespace before its interface comes: no IPv6 except on loopback, and
+/// as Docker does any user may bind low ports and send echo requests. A read-only /proc/sys leaves
+/// the kernel's defaults, which is no reason to fail a start.
+pub(crate) fn prepare_container_namespace() {
+    const SWITCHES: [(&str, &str); 3] = [
+        ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv4/ip_unprivileged_port_start", "0"),
+        ("ipv4/ping_group_range", "0 2147483647"),
+    ];
+    for (path, value) in SWITCHES {
+        fs::write(format!("{ROOT}/{path}"), value).ok();
+    }
+}

@@ -1,0 +1,184 @@
+//! The warm pool: ready endpoints, made in the background by one thread, which also does whatever
+//! can wait (deleting links, forgetting flows).
+//!
+//! ```text
+//! take ──▶ ready ──▶ container        (never back: an endpoint serves one container)
+//!            ▲
+//! thread ────┘  one at a time, once QUIET has passed since the last take, or at the latest
+//!               PATIENCE after the pool ceased to be full
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::endpoint::Endpoint;
+
+/// A start that has just taken an endpoint needs the CPU more than the pool does.
+const QUIET: Duration = Duration::from_millis(6);
+/// Takes that never pause must not starve the pool for ever.
+const PATIENCE: Duration = Duration::from_millis(120);
+/// After a failure the host lacks something; trying at full speed would not help.
+const BACK_OFF: Duration = Duration::from_secs(2);
+
+/// What the pool's thread calls.
+pub(crate) trait Work: Send + 'static {
+    /// Makes an endpoint; `None` if it failed.
+    fn make(&self) -> Option<Endpoint>;
+    /// Does what was put off.
+    fn run(&self, job: Job);
+}
+
+/// Something that is done after the reply.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Deletes a link if the kernel has not done so yet.
+    DeleteLink(String),
+    /// Forgets the flows to an address.
+    ForgetFlows(std::net::Ipv4Addr),
+}
+
+#[derive(Debug)]
+struct State {
+    ready: VecDeque<Endpoint>,
+    jobs: Vec<(Instant, Job)>,
+    target: usize,
+    last_take: Option<Instant>,
+    wanting_since: Instant,
+    not_before: Option<Instant>,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+impl Shared {
+    /// The state is plain data that is consistent between statements: a panic elsewhere with the
+    /// lock held does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pool and its thread; dropping it ends both.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts the thread, in the caller's network namespace.
+    pub(crate) fn start(target: usize, work: impl Work) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                ready: VecDeque::with_capacity(target),
+                jobs: Vec::new(),
+                target,
+                last_take: None,
+                wanting_since: Instant::now(),
+                not_before: None,
+                closing: false,
+            }),
+            wake: Condvar::new(),
+        });
+        let for_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("hull-net-pool".to_owned())
+            .spawn(move || serve(&for_thread, &work))?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// A ready endpoint, or `None` if there is none right now.
+    pub(crate) fn take(&self) -> Option<Endpoint> {
+        let mut state = self.shared.lock();
+        let now = Instant::now();
+        if state.ready.len() >= state.target {
+            state.wanting_since = now;
+        }
+        state.last_take = Some(now);
+        let endpoint = state.ready.pop_front();
+        drop(state);
+        self.shared.wake.notify_one();
+        endpoint
+    }
+
+    /// Has `job` done after `delay`.
+    pub(crate) fn defer(&self, delay: Duration, job: Job) {
+        self.shared.lock().jobs.push((Instant::now() + delay, job));
+        self.shared.wake.notify_one();
+    }
+
+    /// Number of ready endpoints.
+    pub(crate) fn ready(&self) -> usize {
+        self.shared.lock().ready.len()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn serve(shared: &Shared, work: &impl Work) {
+    let mut state = shared.lock();
+    while !state.closing {
+        let now = Instant::now();
+        if let Some(at) = state.jobs.iter().position(|(due, _)| *due <= now) {
+            let (_, job) = state.jobs.swap_remove(at);
+            drop(state);
+            work.run(job);
+            state = shared.lock();
+            continue;
+        }
+        let refill_at = refill_time(&state, now);
+        if refill_at.is_some_and(|at| at <= now) {
+            drop(state);
+            let made = work.make();
+            state = shared.lock();
+            match made {
+                Some(endpoint) => state.ready.push_back(endpoint),
+                None => state.not_before = Some(Instant::now() + BACK_OFF),
+            }
+            continue;
+        }
+        let next_job = state.jobs.iter().map(|(due, _)| *due).min();
+        let wait = match (refill_at, next_job) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        state = match wait {
+            Some(until) => {
+                let duration = until.saturating_duration_since(now);
+                let woken = shared.wake.wait_timeout(state, duration);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let woken = shared.wake.wait(state);
+                woken.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
+    }
+}
+
+/// When the next endpoint should be made; `None` if the pool is full.
+fn refill_time(state: &State, now: Instant) -> Option<Instant> {
+    if state.ready.len() >= state.target {
+        return None;
+    }
+    let quiet = state.last_take.map_or(now, |taken| taken + QUIET);
+    let at = quiet.min(state.wanting_since + PATIENCE);
+    Some(state.not_before.map_or(at, |earliest| at.max(earliest)))
+}

@@ -1,0 +1,384 @@
+//! Links, addresses and routes by rtnetlink(7): the requests that Hull makes, and no more.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::netlink::{
+    self, Attributes, Batch, Family, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    NLM_F_REPLACE, NetlinkError, Socket,
+};
+use crate::types::{MacAddress, Subnet};
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u16 = 10;
+const IFF_UP: u32 = 1;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_FORWARD_DELAY: u16 = 1;
+const IFLA_BR_STP_STATE: u16 = 5;
+const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const VETH_INFO_PEER: u16 = 1;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RTN_UNICAST: u8 = 1;
+
+const IFINFOMSG_LEN: usize = 16;
+const IFADDRMSG_LEN: usize = 8;
+const RTMSG_LEN: usize = 12;
+
+/// `lo` is the first interface of every namespace.
+pub(crate) const LOOPBACK_INDEX: u32 = 1;
+
+/// A network interface as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// Index of the bridge it is a port of; zero for none.
+    pub(crate) master: u32,
+    /// `bridge`, `veth` and so on; empty for hardware.
+    pub(crate) kind: String,
+    pub(crate) mtu: u32,
+}
+
+/// The two ends of a veth pair.
+#[derive(Debug)]
+pub(crate) struct Veth<'a> {
+    pub(crate) host_name: &'a str,
+    pub(crate) master: u32,
+    pub(crate) mtu: u32,
+    pub(crate) peer_name: &'a str,
+    pub(crate) peer_mac: MacAddress,
+    pub(crate) peer_namespace: BorrowedFd<'a>,
+}
+
+/// `struct ifinfomsg`.
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {
+    let mut header = [0; IFINFOMSG_LEN];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// A synchronous rtnetlink connection to the namespace of the thread that opened it.
+#[derive(Debug)]
+pub(crate) struct Route {
+    socket: Socket,
+}
+
+impl Route {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
+        Ok(Self {
+            socket: Socket::open(Family::Route)?,
+        })
+    }
+
+    /// The interface `name`, or `None`.
+    pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(RTM_GETLINK, 0, &link_header(0, 0, 0))
+            .text(IFLA_IFNAME, name);
+        let mut found = None;
+        let outcome = self
+            .socket
+            .query(&mut batch, false, |message| found = read_link(message));
+        match outcome {
+            Ok(()) => Ok(found),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every interface.
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>, NetlinkError> {
+        let mut batch = Batch::new();
+        batch.request(RTM_GETLINK, NLM_F_DUMP, &link_header(0, 0, 0));
+        let mut links = Vec::new();
+        self.socket
+            .query(&mut batch, true, |message| links.extend(read_link(message)))?;
+        Ok(links)
+    }
+
+    /// Creates a bridge that neither learns IPv6 addresses nor waits before it forwards.
+    pub(crate) fn create_bridge(
+        &mut self,
+        name: &str,
+        mac: MacAddress,
+        mtu: u32,
+    ) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(
+                RTM_NEWLINK,
+                NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+                &link_header(0, 0, 0),
+            )
+            .text(IFLA_IFNAME, name)
+            // Given, so that the bridge does not take over the address of its lowest port, and
+            // change it when a container ends.
+            .attr(IFLA_ADDRESS, &mac.0)
+            .u32(IFLA_MTU, mtu)
+            .nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "bridge")
+                    .nest(IFLA_INFO_DATA, |data| {
+                        data.u32(IFLA_BR_FORWARD_DELAY, 0)
+                            .u32(IFLA_BR_STP_STATE, 0)
+                            // No querier runs here: snooping would only cost time at each start.
+                            .attr(IFLA_BR_MCAST_SNOOPING, &[0]);
+                    });
+            });
+        self.socket.execute(&mut batch)
+    }
+
+    /// Gives interface `index` the address, and brings it up.
+    pub(crate) fn set_address_and_up(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        add_address(&mut batch, index, address, prefix);
+        set_up(&mut batch, index);
+        self.socket.execute(&mut batch)
+    }
+
+    /// Takes an address from interface `index`.
+    pub(crate) fn delete_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(RTM_DELADDR, NLM_F_ACK, &address_header(index, prefix))
+            .attr(IFA_LOCAL, &address.octets());
+        self.socket.execute(&mut batch)
+    }
+
+    /// Creates a veth pair whose peer is born in another namespace (down: the kernel cannot open an
+    /// end before both are linked); the host's end is a port of the bridge, up, without IPv6. One
+    /// system call.
+    pub(crate) fn create_veth(&mut self, veth: &Veth<'_>) -> Result<(), NetlinkError> {
+        let namespace = veth.peer_namespace.as_raw_fd().cast_unsigned();
+        let mut batch = Batch::new();
+        batch
+            .request(
+                RTM_NEWLINK,
+                NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
+                &link_header(0, 0, 0),
+            )
+            .text(IFLA_IFNAME, veth.host_name)
+            .u32(IFLA_MTU, veth.mtu)
+            .u32(IFLA_MASTER, veth.master)
+            .nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "veth")
+                    .nest(IFLA_INFO_DATA, |data| {
+                        data.nest_with_header(VETH_INFO_PEER, &link_header(0, 0, 0), |peer| {
+                            peer.text(IFLA_IFNAME, veth.peer_name)
+                                .attr(IFLA_ADDRESS, &veth.peer_mac.0)
+                                .u32(IFLA_MTU, veth.mtu)
+                                .u32(IFLA_NET_NS_FD, namespace);
+                        });
+                    });
+            });
+        // Before it is up, or the kernel would already have made a link-local address and sent
+        // multicast through it. Fails harmlessly where there is no IPv6.
+        batch
+            .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, 0, 0))
+            .text(IFLA_IFNAME, veth.host_name)
+            .nest(IFLA_AF_SPEC, |spec| {
+                spec.nest(AF_INET6, |inet6| {
+                    inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+                });
+            });
+        batch
+            .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, IFF_UP, IFF_UP))
+            .text(IFLA_IFNAME, veth.host_name);
+        let mut results = self.socket.exchange(&mut batch)?.into_iter();
+        let created = results.next().unwrap_or(Ok(()));
+        let _without_ipv6 = results.next();
+        let up = results.next().unwrap_or(Ok(()));
+        created.and(up)
+    }
+
+    /// Inside the container's namespace: `lo` and `index` up, the address, the default route.
+    pub(crate) fn configure_inside(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        subnet: Subnet,
+    ) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        set_up(&mut batch, LOOPBACK_INDEX);
+        add_address(&mut batch, index, address, subnet.prefix());
+        set_up(&mut batch, index);
+        let mut header = [0; RTMSG_LEN];
+        header[0] = AF_INET;
+        header[4] = RT_TABLE_MAIN;
+        header[5] = RTPROT_BOOT;
+        header[6] = RT_SCOPE_UNIVERSE;
+        header[7] = RTN_UNICAST;
+        batch
+            .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header)
+            .attr(RTA_GATEWAY, &subnet.gateway().octets())
+            .u32(RTA_OIF, index);
+        self.socket.execute(&mut batch)
+    }
+
+    /// Makes each interface a port of the bridge `master` and brings it up.
+    pub(crate) fn set_master(&mut self, ports: &[u32], master: u32) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        for port in ports {
+            batch
+                .request(RTM_NEWLINK, NLM_F_ACK, &link_header(*port, IFF_UP, IFF_UP))
+                .u32(IFLA_MASTER, master);
+        }
+        self.socket.execute(&mut batch)
+    }
+
+    /// Deletes an interface; that there is none is no error. A veth takes its peer along. Slow:
+    /// the kernel waits until no CPU can still see it.
+    pub(crate) fn delete_link(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(RTM_DELLINK, NLM_F_ACK, &link_header(0, 0, 0))
+            .text(IFLA_IFNAME, name);
+        match self.socket.execute(&mut batch) {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Every IPv4 address with the index of its interface.
+    pub(crate) fn addresses(&mut self) -> Result<Vec<(u32, Subnet, Ipv4Addr)>, NetlinkError> {
+        let mut batch = Batch::new();
+        batch.request(RTM_GETADDR, NLM_F_DUMP, &address_header(0, 0));
+        let mut addresses = Vec::new();
+        self.socket.query(&mut batch, true, |message| {
+            addresses.extend(read_address(message));
+        })?;
+        Ok(addresses)
+    }
+
+    /// The destination of every IPv4 route of every table, with the index of its interface.
+    pub(crate) fn routes(&mut self) -> Result<Vec<(u32, Subnet)>, NetlinkError> {
+        let mut header = [0; RTMSG_LEN];
+        header[0] = AF_INET;
+        let mut batch = Batch::new();
+        batch.request(RTM_GETROUTE, NLM_F_DUMP, &header);
+        let mut routes = Vec::new();
+        self.socket.query(&mut batch, true, |message| {
+            routes.extend(read_route(message))
+        })?;
+        Ok(routes)
+    }
+}
+
+/// `struct ifaddrmsg`.
+fn address_header(index: u32, prefix: u8) -> [u8; IFADDRMSG_LEN] {
+    let mut header = [0; IFADDRMSG_LEN];
+    header[0] = AF_INET;
+    header[1] = prefix;
+    header[4..].copy_from_slice(&index.to_ne_bytes());
+    header
+}
+
+fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
+    batch
+        .request(
+            RTM_NEWADDR,
+            NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+            &address_header(index, prefix),
+        )
+        .attr(IFA_LOCAL, &address.octets())
+        .attr(IFA_ADDRESS, &address.octets());
+    if let Ok(subnet) = Subnet::new(address, prefix) {
+        batch.attr(IFA_BROADCAST, &subnet.last().octets());
+    }
+}
+
+fn set_up(batch: &mut Batch, index: u32) {
+    batch.request(RTM_NEWLINK, NLM_F_ACK, &link_header(index, IFF_UP, IFF_UP));
+}
+
+fn read_link(message: Message<'_>) -> Option<Link> {
+    if message.kind != RTM_NEWLINK {
+        return None;
+    }
+    let index = netlink::u32_at(message.body, 4)?;
+    let attributes = Attributes::after(message.body, IFINFOMSG_LEN);
+    let number = |kind| attributes.find(kind).and_then(|v| netlink::u32_at(v, 0));
+    let kind = attributes
+        .find(IFLA_LINKINFO)
+        .and_then(|info| Attributes::new(info).find(IFLA_INFO_KIND))
+        .and_then(netlink::text);
+    Some(Link {
+        index,
+        name: netlink::text(attributes.find(IFLA_IFNAME)?)?.to_owned(),
+        master: number(IFLA_MASTER).unwrap_or(0),
+        kind: kind.unwrap_or_default().to_owned(),
+        mtu: number(IFLA_MTU).unwrap_or(0),
+    })
+}
+
+fn read_address(message: Message<'_>) -> Option<(u32, Subnet, Ipv4Addr)> {
+    if message.kind != RTM_NEWADDR || message.body.first() != Some(&AF_INET) {
+        return None;
+    }
+    let prefix = *message.body.get(1)?;
+    let index = netlink::u32_at(message.body, 4)?;
+    let attributes = Attributes::after(message.body, IFADDRMSG_LEN);
+    let address = attributes
+        .find(IFA_LOCAL)
+        .or_else(|| attributes.find(IFA_ADDRESS))
+        .and_then(netlink::ipv4)?;
+    Some((index, Subnet::new(address, prefix).ok()?, address))
+}
+
+fn read_route(message: Message<'_>) -> Option<(u32, Subnet)> {
+    if message.kind != RTM_NEWROUTE || message.body.first() != Some(&AF_INET) {
+        return None;
+    }
+    let prefix = *message.body.get(1)?;
+    let attributes = Attributes::after(message.body, RTMSG_LEN);
+    let destination = match attributes.find(RTA_DST) {
+        Some(bytes) => netlink::ipv4(bytes)?,
+        None => Ipv4Addr::UNSPECIFIED,
+    };
+    let index = attributes
+        .find(RTA_OIF)
+        .and_then(|value| netlink::u32_at(value, 0));
+    Some((index.unwrap_or(0), Subnet::new(destination, prefix).ok()?))
+}
