@@ -339,9 +339,8 @@ impl Network {
         if wishes.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.core.members().attached.contains_key(&address) {
-            return Err(PublishError::Unknown(address));
-        }
+        let veth = self.core.members().attached.get(&address).cloned();
+        let veth = veth.ok_or(PublishError::Unknown(address))?;
         let mut publisher = self.publisher();
         let Publisher { ports, socket } = &mut *publisher;
         let published = ports.allocate(address, wishes)?;
@@ -368,6 +367,13 @@ impl Network {
                 table: self.config.table.clone(),
                 source,
             });
+        }
+        drop(publisher);
+        // Where bridged packets pass the firewall (br_netfilter), a container that calls its own
+        // published port is answered within the bridge, by the port it came from. Others do not
+        // need it, so a failure only concerns that case.
+        if let Ok(mut route) = Route::open() {
+            route.set_hairpin(&veth).ok();
         }
         Ok(published)
     }

@@ -31,6 +31,9 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
@@ -265,6 +268,21 @@ impl Route {
                 .request(RTM_NEWLINK, NLM_F_ACK, &link_header(*port, IFF_UP, IFF_UP))
                 .u32(IFLA_MASTER, master);
         }
+        self.socket.execute(&mut batch)
+    }
+
+    /// Lets the bridge send a frame back out of the port `name` by which it came in.
+    pub(crate) fn set_hairpin(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, 0, 0))
+            .text(IFLA_IFNAME, name)
+            .nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_SLAVE_KIND, "bridge")
+                    .nest(IFLA_INFO_SLAVE_DATA, |data| {
+                        data.attr(IFLA_BRPORT_MODE, &[1]);
+                    });
+            });
         self.socket.execute(&mut batch)
     }
 

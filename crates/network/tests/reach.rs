@@ -50,10 +50,12 @@ fn published_port_is_reached_from_everywhere_with_the_clients_address() {
     assert_eq!(ask_tcp(&world.host, LOOPBACK, 8080), from("web", gateway));
     assert_eq!(ask_udp(&world.host, LOOPBACK, 5353), from("dns", gateway));
     // Another container, and the container itself (hairpin), by either address of the host.
-    for client in [&peer, &web] {
+    for (who, client) in [("peer", &peer), ("itself", &web)] {
         for address in [HOST_ADDRESS, gateway] {
-            assert_eq!(ask_tcp(&client.netns, address, 8080), from("web", gateway));
-            assert_eq!(ask_udp(&client.netns, address, 5353), from("dns", gateway));
+            let answer = ask_tcp(&client.netns, address, 8080);
+            assert_eq!(answer, from("web", gateway), "{who} by {address}");
+            let answer = ask_udp(&client.netns, address, 5353);
+            assert_eq!(answer, from("dns", gateway), "{who} by {address}");
         }
     }
     // Containers among themselves need no publishing.
