@@ -177,7 +177,7 @@ fn init_on_a_terminal_command_gets_the_foreground_and_ctrl_c() {
             "--",
             "sh",
             "-c",
-            "echo ready; sleep 20; exit 1",
+            "echo ready; exec sleep 20",
         ])
         .stdin(pty.slave.try_clone().expect("dup"))
         .stdout(pty.slave)
