@@ -1,8 +1,14 @@
 //! Image store: load, save, import, export, unpack.
 
+pub mod archive;
+pub mod builtin;
+pub mod change;
 pub mod compress;
+pub mod export;
 pub mod hash;
+pub mod import;
 pub mod limits;
+pub mod platform;
 pub mod split;
 pub mod store;
 pub mod tar;

@@ -34,6 +34,7 @@ pub use self::remove::{ImageUser, RemoveOptions, Removed};
 pub use self::transaction::{
     IngestError, LayerJob, LayerProgress, LayerSource, NewImage, Transaction,
 };
+pub(crate) use self::transaction::{now, parse_config};
 use crate::limits::Limits;
 
 /// Why an operation on the store failed.
@@ -91,7 +92,7 @@ impl StoreError {
         }
     }
 
-    fn not_found(name: &str) -> Self {
+    pub(crate) fn not_found(name: &str) -> Self {
         Self::NotFound {
             name: name.to_owned(),
         }

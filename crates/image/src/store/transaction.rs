@@ -226,20 +226,44 @@ impl Transaction<'_> {
         }
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (number, result) in done {
-            let (path, meta) = result?;
+            let out = result?;
             if let Some(slot) = results.get_mut(number) {
-                *slot = Some(meta.diff_id);
+                *slot = Some(out.1.diff_id);
             }
-            if self.pin(&meta.diff_id) || self.fresh.contains_key(&meta.diff_id) {
-                files::delete(&path)?;
-            } else {
-                self.fresh.insert(meta.diff_id, (path, meta));
-            }
+            self.keep(out)?;
         }
         Ok(results.into_iter().flatten().collect())
     }
 
-    /// Unpacks one layer into a directory of its own and completes that directory.
+    /// Unpacks and verifies a single layer from a stream that is at hand. Returns its diff-id and
+    /// the size of its tar.
+    ///
+    /// # Errors
+    /// See [`IngestError`].
+    pub fn ingest_stream(
+        &mut self,
+        name: &str,
+        stream: &mut dyn Read,
+        expect: Expectation,
+        progress: &(dyn Fn(LayerProgress) + Sync),
+    ) -> Result<(Digest, u64), IngestError> {
+        let never = AtomicBool::new(false);
+        let out = self.unpack_stream(name, 0, stream, expect, &never, progress)?;
+        let (diff_id, bytes) = (out.1.diff_id, out.1.tar_bytes);
+        self.keep(out)?;
+        Ok((diff_id, bytes))
+    }
+
+    /// Notes an unpacked layer, or drops it if another has brought it meanwhile.
+    fn keep(&mut self, (path, meta): LayerOut) -> Result<(), StoreError> {
+        if self.fresh.contains_key(&meta.diff_id) || self.pin(&meta.diff_id) {
+            files::delete(&path)
+        } else {
+            self.fresh.insert(meta.diff_id, (path, meta));
+            Ok(())
+        }
+    }
+
     fn unpack(
         &self,
         job: &LayerJob<'_>,
@@ -247,6 +271,24 @@ impl Transaction<'_> {
         progress: &(dyn Fn(LayerProgress) + Sync),
     ) -> Result<LayerOut, IngestError> {
         let name = job.source.name();
+        let mut stream = job.source.open().map_err(|e| IngestError::Layer {
+            name: name.clone(),
+            source: UnpackError::Read(e),
+        })?;
+        let total = job.source.packed_bytes();
+        self.unpack_stream(&name, total, &mut *stream, job.expect, stop, progress)
+    }
+
+    /// Unpacks one layer into a directory of its own and completes that directory.
+    fn unpack_stream(
+        &self,
+        name: &str,
+        total: u64,
+        stream: &mut dyn Read,
+        expect: Expectation,
+        stop: &AtomicBool,
+        progress: &(dyn Fn(LayerProgress) + Sync),
+    ) -> Result<LayerOut, IngestError> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("layer-{number}"));
         fs::create_dir(&path).map_err(|e| StoreError::io("create", &path, e))?;
@@ -257,23 +299,17 @@ impl Transaction<'_> {
             Mode::empty(),
         )
         .map_err(|e| StoreError::io("open", &path, e))?;
-        let fail = |source| IngestError::Layer {
-            name: name.clone(),
-            source,
-        };
-        let total = job.source.packed_bytes();
         let reported = std::cell::Cell::new(0);
         let report = |bytes: u64| {
             if bytes - reported.get() >= PROGRESS_STEP_BYTES {
                 reported.set(bytes);
                 progress(LayerProgress::Unpacking {
-                    name: name.clone(),
+                    name: name.to_owned(),
                     done: bytes,
                     total,
                 });
             }
         };
-        let stream = job.source.open().map_err(UnpackError::Read).map_err(fail)?;
         let mut stream = Stoppable {
             inner: stream,
             stop,
@@ -281,11 +317,14 @@ impl Transaction<'_> {
         let unpacked = unpack_layer(
             &mut stream,
             dir.as_fd(),
-            job.expect,
+            expect,
             &self.store.limits,
             &report,
         )
-        .map_err(fail)?;
+        .map_err(|source| IngestError::Layer {
+            name: name.to_owned(),
+            source,
+        })?;
         let meta = LayerMeta {
             diff_id: unpacked.diff_id,
             tar_bytes: unpacked.tar_bytes,
@@ -297,7 +336,7 @@ impl Transaction<'_> {
         };
         self.store.dirs.write_json(&path.join(META_FILE), &meta)?;
         progress(LayerProgress::Complete {
-            name,
+            name: name.to_owned(),
             diff_id: meta.diff_id,
         });
         Ok((path, meta))
@@ -397,7 +436,7 @@ type LayerOut = (PathBuf, LayerMeta);
 
 /// Ends a stream early when another layer has failed.
 struct Stoppable<'a> {
-    inner: Box<dyn Read + 'a>,
+    inner: &'a mut dyn Read,
     stop: &'a AtomicBool,
 }
 

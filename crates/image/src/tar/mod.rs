@@ -6,9 +6,11 @@ mod header;
 mod pax;
 mod reader;
 mod sparse;
+mod writer;
 
 pub use entry::{Entry, Kind, Mtime, SparseMap};
 pub use reader::{NoTap, Tap, TarReader};
+pub use writer::{TarWriter, WriteEntry};
 
 /// Size of a tar block.
 pub const BLOCK: usize = 512;

@@ -1,0 +1,156 @@
+//! `load`: an archive from any stream becomes images, all of them or none.
+
+use std::io::Read;
+
+use hull_model::{Digest, Reference};
+
+use super::spool::{Spool, SpooledLayer};
+use super::{LoadError, Plan, PlannedConfig, docker, legacy, oci};
+use crate::builtin::config_bytes;
+use crate::limits::{LimitError, Limits};
+use crate::store::{Image, ImageStore, LayerJob, LayerProgress, NewImage, parse_config};
+use crate::unpack::Expectation;
+
+/// How far a load is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadProgress {
+    /// So many bytes of the archive have been read.
+    Reading {
+        /// Bytes as they came, before decompression.
+        bytes: u64,
+    },
+    /// A layer got further.
+    Layer(LayerProgress),
+}
+
+/// A loaded image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The image with all its names.
+    pub image: Image,
+    /// The names that the archive gave it.
+    pub names: Vec<Reference>,
+}
+
+impl ImageStore {
+    /// Loads every image of an archive: docker-archive or OCI layout, plain, gzip or zstd.
+    /// `platform` (`os/architecture[/variant]`) chooses where there are several.
+    /// Returns what was loaded and what had to be left out of it.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. The store is then as it was.
+    pub fn load(
+        &self,
+        input: &mut dyn Read,
+        platform: Option<&str>,
+        progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<(Vec<Loaded>, Vec<String>), LoadError> {
+        let mut transaction = self.begin()?;
+        let dir = transaction.dir().to_owned();
+        let spool = Spool::read(input, &dir, self.limits(), &|bytes| {
+            progress(LoadProgress::Reading { bytes });
+        })?;
+        let host = format!(
+            "{}/{}",
+            crate::platform::OS,
+            crate::platform::architecture()
+        );
+        let plans = if spool.has(docker::MANIFEST) {
+            docker::plans(&spool)?
+        } else if spool.has(oci::INDEX) {
+            oci::plans(&spool, platform.unwrap_or(&host))?
+        } else if spool.has(legacy::REPOSITORIES) {
+            legacy::plans(&spool)?
+        } else {
+            return Err(LoadError::NoManifest);
+        };
+        if plans.is_empty() {
+            return Err(LoadError::Corrupt("it lists no image".into()));
+        }
+        // All documents are judged before the first layer is unpacked.
+        let mut sources: Vec<(SpooledLayer<'_>, Expectation)> = Vec::new();
+        for plan in &plans {
+            sources.extend(layers_of(plan, &spool, self.limits())?);
+        }
+        let jobs: Vec<LayerJob<'_>> = sources
+            .iter()
+            .map(|(source, expect)| LayerJob {
+                source,
+                expect: *expect,
+            })
+            .collect();
+        let mut diff_ids = transaction
+            .ingest(&jobs, &|layer| progress(LoadProgress::Layer(layer)))?
+            .into_iter();
+        drop(jobs);
+        drop(sources);
+        drop(spool);
+        let mut images = Vec::new();
+        let mut names = Vec::new();
+        for plan in plans {
+            let own: Vec<Digest> = diff_ids.by_ref().take(plan.layers.len()).collect();
+            names.push(plan.names.clone());
+            images.push(NewImage {
+                config: match plan.config {
+                    PlannedConfig::Known(bytes) => bytes,
+                    PlannedConfig::Legacy(mut config) => {
+                        config.rootfs.diff_ids = own;
+                        config_bytes(&config)?
+                    }
+                },
+                manifest: plan.manifest,
+                names: plan.names,
+                ..NewImage::default()
+            });
+        }
+        let warnings = transaction.warnings();
+        let images = transaction.commit(images)?;
+        let loaded = images
+            .into_iter()
+            .zip(names)
+            .map(|(image, names)| Loaded { image, names })
+            .collect();
+        Ok((loaded, warnings))
+    }
+}
+
+/// The layers of one image with what its configuration promises about them.
+fn layers_of<'s>(
+    plan: &Plan,
+    spool: &'s Spool,
+    limits: &Limits,
+) -> Result<Vec<(SpooledLayer<'s>, Expectation)>, LoadError> {
+    let found = plan.layers.len();
+    if found > limits.max_layers {
+        return Err(LimitError::Layers {
+            found,
+            limit: limits.max_layers,
+        }
+        .into());
+    }
+    let promised: Vec<Option<Digest>> = match &plan.config {
+        PlannedConfig::Legacy(_) => vec![None; found],
+        PlannedConfig::Known(bytes) => {
+            let config = parse_config(bytes)
+                .map_err(|source| LoadError::Document("image configuration".into(), source))?;
+            config.rootfs.diff_ids.into_iter().map(Some).collect()
+        }
+    };
+    if promised.len() != found {
+        return Err(LoadError::Corrupt(format!(
+            "the manifest lists {found} layers, the image configuration {}",
+            promised.len()
+        )));
+    }
+    plan.layers
+        .iter()
+        .zip(promised)
+        .map(|(name, diff_id)| {
+            let expect = Expectation {
+                diff_id,
+                packed: None,
+            };
+            Ok((spool.layer(name)?, expect))
+        })
+        .collect()
+}
