@@ -1,7 +1,8 @@
-//! Forgets tracked flows of a container that is gone.
+//! Forgets tracked flows that a change of the published ports has made wrong.
 //!
 //! The kernel looks at the table for the first packet of a flow only. A UDP client that goes on
-//! sending would for minutes reach the old address, which by then may be another container's.
+//! sending would for ever reach the old container's address, which may be another's by then, or,
+//! if it began before the port was published, the host itself.
 
 use std::net::Ipv4Addr;
 
@@ -12,15 +13,20 @@ const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
 const AF_INET: u8 = 2;
+const UDP: u8 = 17;
 
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_FILTER: u16 = 25;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
 const CTA_FILTER_F_CTA_IP_SRC: u32 = 1;
-const CTA_TUPLE_IP: u16 = 1;
-const CTA_IP_V4_SRC: u16 = 1;
 
 const NFGENMSG_LEN: usize = 4;
 const HEADER: [u8; NFGENMSG_LEN] = [AF_INET, 0, 0, 0];
@@ -28,16 +34,50 @@ const NESTED: u16 = 0x8000;
 /// Deletions sent at once.
 const BATCH: usize = 256;
 
-/// Deletes every flow that `address` answers, and tells how many there were.
-pub(crate) fn forget(address: Ipv4Addr) -> Result<usize, NetlinkError> {
-    let flows = match dump(address, true) {
-        Ok(flows) => flows,
+/// Which flows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Flows {
+    /// Those that a container answers.
+    AnsweredBy(Ipv4Addr),
+    /// UDP flows to one of the host's own addresses and one of the ports that lead nowhere else.
+    UdpToHost {
+        /// Addresses and ports.
+        targets: Vec<(Ipv4Addr, u16)>,
+    },
+}
+
+/// One direction of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tuple {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    protocol: u8,
+    destination_port: u16,
+}
+
+impl Flows {
+    fn include(&self, original: Tuple, reply: Tuple) -> bool {
+        match self {
+            Self::AnsweredBy(address) => reply.source == *address,
+            Self::UdpToHost { targets } => {
+                original.protocol == UDP
+                    && reply.source == original.destination
+                    && targets.contains(&(original.destination, original.destination_port))
+            }
+        }
+    }
+}
+
+/// Deletes the flows, and tells how many there were.
+pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
+    let found = match dump(flows, true) {
+        Ok(found) => found,
         // Kernels before 5.8 cannot filter.
-        Err(NetlinkError::Refused { .. }) => dump(address, false)?,
+        Err(NetlinkError::Refused { .. }) => dump(flows, false)?,
         Err(error) => return Err(error),
     };
     let mut socket = nft::open()?;
-    for part in flows.chunks(BATCH) {
+    for part in found.chunks(BATCH) {
         let mut batch = Batch::new();
         for (tuple, id) in part {
             batch
@@ -59,20 +99,20 @@ pub(crate) fn forget(address: Ipv4Addr) -> Result<usize, NetlinkError> {
             }
         }
     }
-    Ok(flows.len())
+    Ok(found.len())
 }
 
 /// The original tuple and the id of a flow, as the kernel wrote them.
-type Flow = (Vec<u8>, Option<Vec<u8>>);
+type Handle = (Vec<u8>, Option<Vec<u8>>);
 
-fn dump(address: Ipv4Addr, filtered: bool) -> Result<Vec<Flow>, NetlinkError> {
+fn dump(flows: &Flows, filtered: bool) -> Result<Vec<Handle>, NetlinkError> {
     let mut batch = Batch::new();
     batch.request(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
         NLM_F_DUMP,
         &HEADER,
     );
-    if filtered {
+    if let (Flows::AnsweredBy(address), true) = (flows, filtered) {
         batch
             .nest(CTA_TUPLE_REPLY, |tuple| {
                 tuple.nest(CTA_TUPLE_IP, |ip| {
@@ -83,23 +123,64 @@ fn dump(address: Ipv4Addr, filtered: bool) -> Result<Vec<Flow>, NetlinkError> {
                 filter.u32(CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_CTA_IP_SRC);
             });
     }
-    let mut flows = Vec::new();
+    let mut found = Vec::new();
     nft::open()?.query(&mut batch, true, |message| {
-        flows.extend(read_flow(message, address));
+        found.extend(read_flow(message, flows));
     })?;
-    Ok(flows)
+    Ok(found)
 }
 
-fn read_flow(message: Message<'_>, address: Ipv4Addr) -> Option<Flow> {
+fn read_flow(message: Message<'_>, flows: &Flows) -> Option<Handle> {
     let attributes = Attributes::after(message.body, NFGENMSG_LEN);
-    let answers = attributes
-        .find(CTA_TUPLE_REPLY)
-        .and_then(|tuple| Attributes::new(tuple).find(CTA_TUPLE_IP))
-        .and_then(|ip| Attributes::new(ip).find(CTA_IP_V4_SRC))
-        .and_then(netlink::ipv4)?;
-    if answers != address {
+    let original = attributes.find(CTA_TUPLE_ORIG)?;
+    let reply = read_tuple(attributes.find(CTA_TUPLE_REPLY)?)?;
+    if !flows.include(read_tuple(original)?, reply) {
         return None;
     }
-    let tuple = attributes.find(CTA_TUPLE_ORIG)?.to_vec();
-    Some((tuple, attributes.find(CTA_ID).map(<[u8]>::to_vec)))
+    let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);
+    Some((original.to_vec(), id))
+}
+
+fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
+    let tuple = Attributes::new(bytes);
+    let ip = Attributes::new(tuple.find(CTA_TUPLE_IP)?);
+    let protocol = Attributes::new(tuple.find(CTA_TUPLE_PROTO)?);
+    let port = protocol
+        .find(CTA_PROTO_DST_PORT)
+        .and_then(|value| Some(u16::from_be_bytes(value.try_into().ok()?)));
+    Some(Tuple {
+        source: netlink::ipv4(ip.find(CTA_IP_V4_SRC)?)?,
+        destination: netlink::ipv4(ip.find(CTA_IP_V4_DST)?)?,
+        protocol: *protocol.find(CTA_PROTO_NUM)?.first()?,
+        // Protocols without ports have none.
+        destination_port: port.unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_to_the_host_exclude_forwarded_and_foreign_ones() {
+        let host = Ipv4Addr::new(198, 51, 100, 1);
+        let client = Ipv4Addr::new(198, 51, 100, 2);
+        let tuple = |source, destination, protocol, destination_port| Tuple {
+            source,
+            destination,
+            protocol,
+            destination_port,
+        };
+        let flows = Flows::UdpToHost {
+            targets: vec![(host, 53)],
+        };
+        let to_host = tuple(client, host, UDP, 53);
+        assert!(flows.include(to_host, tuple(host, client, UDP, 4000)));
+        let rewritten = tuple(Ipv4Addr::new(172, 17, 0, 2), client, UDP, 4000);
+        assert!(!flows.include(to_host, rewritten));
+        assert!(!flows.include(tuple(client, host, 6, 53), tuple(host, client, 6, 4000)));
+        let elsewhere = Ipv4Addr::new(9, 9, 9, 9);
+        let outgoing = tuple(host, elsewhere, UDP, 53);
+        assert!(!flows.include(outgoing, tuple(elsewhere, host, UDP, 4000)));
+    }
 }

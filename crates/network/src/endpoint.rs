@@ -61,6 +61,9 @@ pub enum EndpointError {
         #[source]
         source: NetlinkError,
     },
+    /// The kernel allows a bridge 1,023 ports.
+    #[error("the bridge has no free port left: a network holds at most 1023 containers")]
+    BridgeFull,
     /// The interface vanished between two requests.
     #[error("the interface of a new network namespace vanished")]
     Vanished,
@@ -151,6 +154,9 @@ impl Factory {
             match host.create_veth(&veth) {
                 Ok(()) => break name,
                 Err(error) if error.errno() == Some(libc::EEXIST) && attempt < NAME_ATTEMPTS => {}
+                Err(error) if error.errno() == Some(libc::EXFULL) => {
+                    return Err(EndpointError::BridgeFull);
+                }
                 Err(error) => return Err(link_error("create a veth pair")(error)),
             }
         };

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hull_model::spec::{PublishSpec, PublishedPort};
+use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
 
 use crate::addr::{AddressError, AddressPool};
-use crate::conntrack;
+use crate::conntrack::{self, Flows};
 use crate::endpoint::{Endpoint, EndpointError, Factory};
 use crate::netlink::{NetlinkError, Socket};
 use crate::open;
@@ -265,10 +265,29 @@ impl Work for Arc<Core> {
                 }
             }
             Job::ForgetFlows(address) => {
-                conntrack::forget(address).ok();
+                conntrack::forget(&Flows::AnsweredBy(address)).ok();
+            }
+            Job::ForgetUdpToHost(ports) => {
+                if let Ok(targets) = expand(&ports) {
+                    conntrack::forget(&Flows::UdpToHost { targets }).ok();
+                }
             }
         }
     }
+}
+
+/// Replaces the unspecified address by each of the host's.
+fn expand(ports: &[(Ipv4Addr, u16)]) -> Result<Vec<(Ipv4Addr, u16)>, NetlinkError> {
+    let addresses = Route::open()?.addresses()?;
+    let mut targets = Vec::new();
+    for (address, port) in ports {
+        if address.is_unspecified() {
+            targets.extend(addresses.iter().map(|(.., own)| (*own, *port)));
+        } else {
+            targets.push((*address, *port));
+        }
+    }
+    Ok(targets)
 }
 
 /// An open network. Dropping it ends the background thread and the ready endpoints; bridge, table
@@ -369,6 +388,14 @@ impl Network {
             });
         }
         drop(publisher);
+        let udp: Vec<_> = published
+            .iter()
+            .filter(|port| port.container.protocol == Protocol::Udp)
+            .map(|port| (port.host_ip, port.host_port))
+            .collect();
+        if !udp.is_empty() {
+            self.pool.defer(Duration::ZERO, Job::ForgetUdpToHost(udp));
+        }
         // Where bridged packets pass the firewall (br_netfilter), a container that calls its own
         // published port is answered within the bridge, by the port it came from. Others do not
         // need it, so a failure only concerns that case.

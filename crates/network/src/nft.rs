@@ -6,7 +6,10 @@
 
 use std::net::Ipv4Addr;
 
-use crate::netlink::{Batch, Family, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, Socket};
+use crate::netlink::{
+    self, Attributes, Batch, Family, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
+    NetlinkError, Socket,
+};
 use crate::types::Subnet;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -16,12 +19,14 @@ const NFNL_MSG_BATCH_END: u16 = 0x11;
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
+const NFT_MSG_GETCHAIN: u16 = 4;
 const NFT_MSG_NEWRULE: u16 = 6;
 const NFT_MSG_NEWSET: u16 = 9;
 const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 
 const NFPROTO_UNSPEC: u8 = 0;
+const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFT_SET_MAP: u32 = 0x8;
 
@@ -246,6 +251,43 @@ impl<'a> Transaction<'a> {
         );
         socket.execute_until(&mut self.batch, last)
     }
+}
+
+/// Tables other than `own` with a chain that drops forwarded IPv4 packets unless a rule of its own
+/// accepts them. Accepting them in our table does not help then.
+pub(crate) fn tables_dropping_forwarded(
+    socket: &mut Socket,
+    own: &str,
+) -> Result<Vec<String>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.request(
+        kind(NFT_MSG_GETCHAIN),
+        NLM_F_DUMP,
+        &header(NFPROTO_UNSPEC, 0),
+    );
+    let mut tables = Vec::new();
+    socket.query(&mut batch, true, |message| {
+        tables.extend(read_dropping_chain(message).filter(|(_, table)| table != own));
+    })?;
+    tables.sort();
+    tables.dedup();
+    Ok(tables.into_iter().map(|(_, table)| table).collect())
+}
+
+/// The family and table of a chain, if it hooks into forwarding with the policy to drop.
+fn read_dropping_chain(message: Message<'_>) -> Option<(u8, String)> {
+    const NF_INET_FORWARD: u32 = 2;
+    const POLICY_DROP: u32 = 0;
+    let family = *message.body.first()?;
+    let chain = Attributes::after(message.body, 4);
+    let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
+    let hook = Attributes::new(chain.find(4)?).find(1).and_then(number)?;
+    let policy = chain.find(5).and_then(number)?;
+    let relevant = matches!(family, NFPROTO_IPV4 | NFPROTO_INET);
+    if !relevant || hook != NF_INET_FORWARD || policy != POLICY_DROP {
+        return None;
+    }
+    Some((family, netlink::text(chain.find(1)?)?.to_owned()))
 }
 
 /// A netfilter socket of the calling thread's namespace.

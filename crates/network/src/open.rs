@@ -108,6 +108,15 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         .rebuild(&mut socket, &all_forwards(&ports))
         .map_err(kernel("write the firewall table"))?;
 
+    // A hint only, so a kernel that does not list its chains is no reason to fail.
+    for other in nft::tables_dropping_forwarded(&mut socket, &config.table).unwrap_or_default() {
+        warnings.push(format!(
+            "the firewall table {other} drops forwarded packets: allow those from and to {} \
+             there, or containers reach nothing and nobody reaches them",
+            config.bridge
+        ));
+    }
+
     Ok(Parts {
         core: Core {
             factory: Factory::new(bridge_index, subnet, config.mtu, veth_prefix),

@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -35,8 +36,11 @@ pub(crate) trait Work: Send + 'static {
 pub(crate) enum Job {
     /// Deletes a link if the kernel has not done so yet.
     DeleteLink(String),
-    /// Forgets the flows to an address.
-    ForgetFlows(std::net::Ipv4Addr),
+    /// Forgets the flows that a container answers.
+    ForgetFlows(Ipv4Addr),
+    /// Forgets UDP flows to the host at ports that now lead to a container; an unspecified address
+    /// is every one of the host's.
+    ForgetUdpToHost(Vec<(Ipv4Addr, u16)>),
 }
 
 #[derive(Debug)]

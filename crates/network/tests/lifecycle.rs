@@ -271,6 +271,21 @@ fn tables_of_others_are_left_alone_and_a_flushed_one_comes_back() {
 }
 
 #[test]
+fn firewall_that_drops_forwarded_packets_is_named_in_a_warning() {
+    let world = World::new();
+    command(&world.host, "nft", "add table ip strict");
+    command(
+        &world.host,
+        "nft",
+        "add chain ip strict f { type filter hook forward priority 0 ; policy drop ; }",
+    );
+    let network = world.open();
+    let warnings = within(&world.host, || network.info()).warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("table strict"), "{warnings:?}");
+}
+
+#[test]
 fn udp_client_that_goes_on_sending_reaches_the_next_container() {
     let world = World::new();
     let network = world.open();
@@ -283,6 +298,10 @@ fn udp_client_that_goes_on_sending_reaches_the_next_container() {
     let answer = |label: &str| Some(format!("{label} {OTHER_ADDRESS}"));
     assert_eq!(ask_udp_by(&client, HOST_ADDRESS, 5353), answer("first"));
     within(&world.host, || network.unpublish(first.address)).expect("unpublish");
+    // Goes on sending while nobody is there: the kernel now takes the flow for one to the host.
+    world.wait_until("the flow is forgotten", || {
+        ask_udp_by(&client, HOST_ADDRESS, 5353).is_none()
+    });
     within(&world.host, || network.publish(second.address, &[wish])).expect("publish");
     let mut last = None;
     world.wait_until("the flow is forgotten", || {
