@@ -11,6 +11,7 @@ mod conntrack;
 mod endpoint;
 pub mod files;
 mod host;
+mod isolated;
 pub mod netlink;
 mod network;
 mod nft;
@@ -23,6 +24,7 @@ mod types;
 
 pub use addr::AddressError;
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
+pub use isolated::isolated;
 pub use netlink::NetlinkError;
 pub use network::{
     AttachError, Leaks, LiveEndpoint, Network, NetworkConfig, NetworkInfo, OpenError, PublishError,

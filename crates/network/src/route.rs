@@ -260,6 +260,13 @@ impl Route {
         self.socket.execute(&mut batch)
     }
 
+    /// Inside a namespace: brings `lo` up.
+    pub(crate) fn loopback_up(&mut self) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        set_up(&mut batch, LOOPBACK_INDEX);
+        self.socket.execute(&mut batch)
+    }
+
     /// Makes each interface a port of the bridge `master` and brings it up.
     pub(crate) fn set_master(&mut self, ports: &[u32], master: u32) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();

@@ -69,6 +69,25 @@ impl Hierarchies {
             .collect()
     }
 
+    /// Names of the groups directly below `parent`, in whichever hierarchy has them.
+    #[must_use]
+    pub fn children(&self, parent: &str) -> Vec<String> {
+        let mut bases: Vec<PathBuf> = self.v1.iter().map(|v1| v1.mount.clone()).collect();
+        if self.v2.is_some() {
+            bases.push(self.v2_base());
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for base in bases {
+            let entries = std::fs::read_dir(base.join(parent.trim_matches('/')));
+            for entry in entries.into_iter().flatten().flatten() {
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    names.extend(entry.file_name().into_string());
+                }
+            }
+        }
+        names.into_iter().collect()
+    }
+
     /// Directory of the v2 tree below which groups are made: the mount, or the caller's own group
     /// where the mount's root is not ours to write.
     pub(crate) fn v2_base(&self) -> PathBuf {
