@@ -21,7 +21,11 @@ fn attach_two_clients_see_the_same_and_get_the_exit_code() {
     let watcher = daemon.cli(["attach", "--no-stdin", "box"]).spawn();
     std::thread::sleep(Duration::from_millis(300));
     let typist = daemon.cli(["attach", "box"]).input("hello\n").run();
-    assert_eq!((typist.code, typist.stdout.as_str()), (11, "got hello\n"));
+    assert_eq!(typist.code, 11);
+    // Docker's client leaves without the output when its input ends first.
+    if !daemon.is_docker() {
+        assert_eq!(typist.stdout, "got hello\n");
+    }
     let watcher = watcher.finish();
     assert_eq!((watcher.code, watcher.stdout.as_str()), (11, "got hello\n"));
 }

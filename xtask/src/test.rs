@@ -93,6 +93,14 @@ pub(crate) fn test(args: &[OsString]) -> Result<ExitCode> {
 
 /// Makes images and root file systems ahead of the tests, so that no test pays for them.
 pub(crate) fn fixtures() -> Result<()> {
+    // All of the kit's programs: tests mount the probe into containers.
+    run(&mut cargo([
+        "build",
+        "--release",
+        "--package",
+        "hull-testkit",
+        "--bins",
+    ]))?;
     let mut command = cargo([
         "run",
         "--release",

@@ -431,7 +431,8 @@ impl Daemon {
         if self.peer.is_some() {
             let ids = self.hull(["ps", "-aq"]).stdout;
             self.hull(["rm", "-fv"].into_iter().chain(ids.lines()));
-            self.hull(["volume", "prune", "-af"]);
+            let volumes = self.hull(["volume", "ls", "-q"]).stdout;
+            self.hull(["volume", "rm"].into_iter().chain(volumes.lines()));
             return Vec::new();
         }
         if self.child.is_none()

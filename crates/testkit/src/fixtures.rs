@@ -138,6 +138,23 @@ pub fn debian() -> PathBuf {
     })
 }
 
+/// The static probe program, to be mounted into containers.
+///
+/// # Panics
+/// If it was not built.
+#[must_use]
+pub fn probe() -> PathBuf {
+    // Test programs lie in deps/, one below the package's own programs.
+    let here = std::env::current_exe().expect("know where this program lies");
+    let probe = here
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|dir| dir.join("hull-probe"))
+        .find(|path| path.exists());
+    probe.expect("hull-probe is built (cargo build --release -p hull-testkit)")
+}
+
 /// Debian's mirror as the host has it configured, else the one everybody has.
 fn mirror() -> String {
     let mut texts = vec![fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()];
