@@ -1,1 +1,175 @@
-//! The use-cases of the engine.
+//! The use-cases of the engine: what the API (and later the CRI) asks for, in terms of the
+//! model. It plans and keeps records; the shims execute.
+
+pub mod clock;
+pub mod containers;
+pub mod events;
+pub mod filters;
+pub mod images;
+pub mod networks;
+mod random;
+mod reconcile;
+pub mod settings;
+mod shim;
+pub mod system;
+pub mod volumes;
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use hull_model::{Error, Result};
+use hull_network::Network;
+use hull_snapshot::Overlay;
+use hull_state::{Durability, State};
+use hull_volume::VolumeStore;
+
+pub use containers::attach::{AttachStream, WaitCondition, WaitResult};
+pub use containers::create::{CreateRequest, Created};
+pub use containers::exec::{ExecRecord, ExecSpec, ExecStart};
+pub use containers::list::ListOptions;
+pub use containers::logs::{LogEntry, LogOptions, Logs};
+pub use containers::network_name;
+pub use containers::observe::{NetCounters, StatsReading, Top};
+pub use containers::remove::{PruneReport, RemoveOptions};
+pub use events::Event;
+pub use filters::Filters;
+pub use hull_state::ContainerRecord;
+pub use hull_state::{ContainerState, Endpoint, Health, MountPoint};
+pub use settings::{Overrides, Settings};
+pub use system::info::{DiskUsage, Info};
+
+use containers::exec::Execs;
+use containers::registry::Registry;
+use events::Events;
+use images::Images;
+
+/// The engine of one daemon.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) settings: Settings,
+    pub(crate) state: State,
+    pub(crate) containers: Registry,
+    pub(crate) execs: Execs,
+    pub(crate) images: Images,
+    pub(crate) snapshots: Overlay,
+    pub(crate) volumes: VolumeStore,
+    pub(crate) network: Network,
+    pub(crate) events: Events,
+    pub(crate) started_ns: u64,
+    stopping: AtomicBool,
+}
+
+impl Engine {
+    /// Opens what is there, finds the containers that run, and repairs what a kill left.
+    ///
+    /// # Errors
+    /// If folders, database or network cannot be had; each says what to do.
+    pub async fn open(settings: Settings) -> Result<Arc<Self>> {
+        for (dir, mode) in [
+            (settings.run_dir.clone(), 0o755),
+            (settings.run_dir.join("s"), 0o711),
+            (settings.run_dir.join("seccomp"), 0o700),
+            (settings.data_dir.clone(), 0o710),
+            (settings.data_dir.join("container"), 0o710),
+        ] {
+            make_dir(&dir, mode)?;
+        }
+        let state = State::open(&settings.data_dir.join("state.db"))
+            .map_err(internal("cannot open the state"))?;
+        let loaded = state.load().map_err(internal("cannot read the state"))?;
+        for (id, reason) in &loaded.unreadable {
+            tracing::error!(
+                id,
+                reason,
+                "a container's record cannot be read: it is left alone"
+            );
+        }
+        let found = reconcile::find(&settings, loaded.containers).await;
+        let network = networks::open(&settings, &found)?;
+        for warning in network.info().warnings {
+            tracing::warn!("{warning}");
+        }
+        let engine = Arc::new(Self {
+            images: Images::open(&settings)?,
+            snapshots: Overlay::open(&settings.data_dir.join("snapshot"))
+                .map_err(internal("cannot open the writable layers"))?,
+            volumes: VolumeStore::open(&settings.data_dir.join("volume"))
+                .map_err(internal("cannot open the volumes"))?,
+            state,
+            containers: Registry::default(),
+            execs: Execs::default(),
+            network,
+            events: Events::default(),
+            started_ns: clock::now_ns(),
+            stopping: AtomicBool::new(false),
+            settings,
+        });
+        engine.adopt(found).await;
+        Ok(engine)
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Prepares for the end of the daemon: containers run on, but none is restarted any more.
+    pub fn begin_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Writes a record so that a power failure keeps it, unless it is to vanish anyway.
+    pub(crate) fn store(&self, record: &ContainerRecord) -> Result<()> {
+        if record.spec.auto_remove {
+            return self.store_soon(record);
+        }
+        tokio::task::block_in_place(|| self.state.put(record, Durability::Disk))
+            .map_err(internal("cannot record the container; is the disk full?"))
+    }
+
+    /// Writes a record so that the death of this process keeps it: after a power failure no
+    /// container runs, whatever its record said.
+    pub(crate) fn store_soon(&self, record: &ContainerRecord) -> Result<()> {
+        self.state
+            .put(record, Durability::Process)
+            .map_err(internal("cannot record the container; is the disk full?"))
+    }
+
+    /// Deletes a record.
+    pub(crate) fn forget(&self, record: &ContainerRecord) -> Result<()> {
+        let durability = if record.spec.auto_remove {
+            Durability::Process
+        } else {
+            Durability::Disk
+        };
+        let delete = || self.state.delete(&record.id, durability);
+        let outcome = if record.spec.auto_remove {
+            delete()
+        } else {
+            tokio::task::block_in_place(delete)
+        };
+        outcome.map_err(internal("cannot delete the container's record"))
+    }
+}
+
+/// Maps a foreign error to an internal one with this message.
+pub(crate) fn internal<E: std::error::Error + Send + Sync + 'static>(
+    message: &'static str,
+) -> impl FnOnce(E) -> Error {
+    move |error| Error::internal(message, error)
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|e| Error::internal(format!("cannot make {}", path.display()), e))
+}

@@ -1,0 +1,143 @@
+//! The flags of `hull daemon`, and where its settings come from.
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Parser;
+use hull_engine::settings::CONFIG_FILE;
+use hull_engine::{Overrides, Settings};
+
+/// Serves the Docker Engine API on a unix socket. Flags win over HULL_* variables, which win over
+/// the config file.
+#[derive(Debug, Parser)]
+#[command(name = "hull daemon", version)]
+struct Flags {
+    /// Config file in TOML, with the names of these flags
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of sockets and of what lives as long as the machine is up
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Folder of images, volumes, containers and the database
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Socket that the API is served on
+    #[arg(short = 'H', long, value_name = "PATH", alias = "host")]
+    socket: Option<PathBuf>,
+    /// File that holds the daemon's process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Group that may use the socket
+    #[arg(short = 'G', long)]
+    group: Option<String>,
+    /// Name of the default bridge
+    #[arg(long, value_name = "NAME")]
+    bridge: Option<String>,
+    /// Subnet of the default bridge
+    #[arg(long, value_name = "CIDR")]
+    subnet: Option<String>,
+    /// MTU of the default bridge
+    #[arg(long)]
+    mtu: Option<u32>,
+    /// Network namespaces kept ready
+    #[arg(long, value_name = "N")]
+    pool_size: Option<usize>,
+    /// Control group below which each container gets its own
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
+    /// error, warn, info, debug or trace
+    #[arg(short = 'l', long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+/// What the command line asked for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// To serve with these settings.
+    Serve(Box<Settings>),
+    /// To print this, help or an error.
+    Print(clap::Error),
+}
+
+/// Reads flags, environment and config file.
+///
+/// # Errors
+/// If the environment or the file is malformed, or a file named explicitly is missing.
+pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
+    let name = OsString::from("hull daemon");
+    let flags = match Flags::try_parse_from(std::iter::once(name).chain(args)) {
+        Ok(flags) => flags,
+        Err(error) => return Ok(Asked::Print(error)),
+    };
+    let variable = |name: &str| std::env::var(name).ok();
+    let env = Overrides::from_env(variable)?;
+    let named = flags.config.clone().or_else(|| variable("HULL_CONFIG").map(PathBuf::from));
+    let file = match &named {
+        Some(path) => Some(read(path)?),
+        None => read(Path::new(CONFIG_FILE)).ok(),
+    };
+    let path = named.as_deref().unwrap_or(Path::new(CONFIG_FILE));
+    let file = match file {
+        Some(text) => Overrides::from_toml(path, &text)?,
+        None => Overrides::default(),
+    };
+    let flags = Overrides {
+        run_dir: flags.run_dir,
+        data_dir: flags.data_dir,
+        socket: flags.socket.map(|path| without_scheme(&path)),
+        pid_file: flags.pid_file,
+        group: flags.group,
+        bridge: flags.bridge,
+        subnet: flags.subnet,
+        mtu: flags.mtu,
+        pool_size: flags.pool_size,
+        cgroup_parent: flags.cgroup_parent,
+        log_level: flags.log_level,
+    };
+    let program = std::fs::read_link("/proc/self/exe").context("cannot find this program's own file")?;
+    let bin_dir = program.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Asked::Serve(Box::new(Settings::resolve(flags, env, file, bin_dir))))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read config file {}", path.display()))
+}
+
+/// Takes `unix://` off, as Docker's `-H` has it.
+fn without_scheme(path: &Path) -> PathBuf {
+    match path.to_str().and_then(|text| text.strip_prefix("unix://")) {
+        Some(rest) => rest.into(),
+        None => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(args: &[&str]) -> Asked {
+        settings(args.iter().map(OsString::from).collect()).unwrap()
+    }
+
+    #[test]
+    fn flags_are_read_into_settings() {
+        let Asked::Serve(settings) = asked(&["--run-dir", "/r", "-H", "unix:///s/x.sock", "--mtu", "1400"]) else {
+            panic!("flags were refused");
+        };
+        assert_eq!(settings.run_dir, Path::new("/r"));
+        assert_eq!(settings.socket, Path::new("/s/x.sock"));
+        assert_eq!(settings.mtu, 1400);
+    }
+
+    #[test]
+    fn unknown_flag_and_help_are_printed() {
+        assert!(matches!(asked(&["--nope"]), Asked::Print(error) if error.exit_code() != 0));
+        assert!(matches!(asked(&["--help"]), Asked::Print(error) if error.exit_code() == 0));
+    }
+
+    #[test]
+    fn config_file_named_but_missing_is_an_error() {
+        let args = ["--config", "/does/not/exist"].map(OsString::from).to_vec();
+        assert!(settings(args).is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! Where a container's root file system comes from, and what was written in it.
+
+use hull_model::Result;
+use hull_proto::plan::RootFs;
+use hull_snapshot::Snapshotter;
+use hull_state::ContainerRecord;
+
+use crate::Engine;
+use crate::images::Image;
+
+impl Engine {
+    /// The root file system for a start.
+    pub(crate) fn rootfs(&self, record: &ContainerRecord, image: &Image) -> Result<RootFs> {
+        if image.host {
+            let hidden = vec![
+                self.settings.data_dir.clone(),
+                self.settings.run_dir.clone(),
+            ];
+            return Ok(RootFs::Host { hidden, size: None });
+        }
+        let layers = self
+            .snapshots
+            .prepare(&record.id, &self.images.lowers(image)?)
+            .map_err(crate::internal(
+                "cannot make the container's writable layer; is the disk full?",
+            ))?;
+        Ok(RootFs::Overlay {
+            lower: layers.lowers,
+            upper: layers.upper,
+            work: layers.work,
+            volatile: record.spec.auto_remove,
+        })
+    }
+
+    /// Bytes written in a container's root file system.
+    pub fn writable_size(&self, id: &str) -> u64 {
+        self.snapshots.usage(id).map(|u| u.bytes).unwrap_or(0)
+    }
+
+    /// Bytes written, and bytes of the image below.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn container_size(&self, key: &str) -> Result<(u64, u64)> {
+        let record = self.container(key)?;
+        let written = self.writable_size(&record.id);
+        let image = record
+            .image_id
+            .and_then(|id| self.images.by_id(id).ok())
+            .map_or(0, |i| i.size);
+        Ok((written, written + image))
+    }
+}

@@ -1,0 +1,475 @@
+//! Starting a container: root file system, network, files and namespaces are gathered, the plan
+//! is made and handed to a fresh shim.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hull_model::spec::{LogDriver, NamespaceMode, NetworkMode};
+use hull_model::{Error, ErrorKind, Result};
+use hull_network::{Endpoint as Link, files};
+use hull_proto::message::{Attach, Launch, LogFile};
+use hull_proto::plan::{Namespace, Namespaces};
+use hull_proto::{Reply, Request};
+use hull_state::{ContainerRecord, ContainerState, Endpoint};
+
+use super::entry::{Container, lock};
+use super::{attributes, exit, health, plan};
+use crate::Engine;
+use crate::clock::now_ns;
+use crate::shim::Shim;
+
+impl Engine {
+    /// Starts a container.
+    ///
+    /// # Errors
+    /// `NotModified` if it runs already; `CommandNotFound` and `CommandNotExecutable` for its
+    /// command. A failed start leaves nothing but the reason in the record.
+    pub async fn start(self: &Arc<Self>, key: &str) -> Result<()> {
+        let container = self.containers.find(key)?;
+        let _op = container.op.lock().await;
+        if let Some(timer) = lock(&container.restart).take() {
+            timer.abort();
+        }
+        let mut record = container.record();
+        match record.state {
+            ContainerState::Running { .. } => {
+                return Err(Error::new(
+                    ErrorKind::NotModified,
+                    "container is already running",
+                ));
+            }
+            ContainerState::Paused { .. } => {
+                return Err(Error::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
+            }
+            ContainerState::Removing | ContainerState::Dead => {
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            ContainerState::Created | ContainerState::Restarting | ContainerState::Exited => {}
+        }
+        record.stopped_by_user = false;
+        record.restart_count = 0;
+        self.run(&container, record).await
+    }
+
+    /// The start itself, for users and for restart policies. The caller holds `op`.
+    pub(crate) async fn run(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        mut record: ContainerRecord,
+    ) -> Result<()> {
+        container.runs.send_modify(|r| {
+            r.running = true;
+            r.error.clear();
+        });
+        let started = self.launch(container, &record).await;
+        match started {
+            Ok((pid, endpoint, warnings)) => {
+                for warning in warnings {
+                    tracing::warn!(container = %container.id, "{warning}");
+                }
+                record.state = ContainerState::Running { pid };
+                record.started_at_ns = now_ns();
+                record.endpoint = endpoint;
+                record.error.clear();
+                record.exit_code = 0;
+                record.oom_killed = false;
+                if let Some(health) = &mut record.health {
+                    *health = hull_state::Health {
+                        status: "starting".into(),
+                        ..hull_state::Health::default()
+                    };
+                }
+                container.set(record.clone());
+                self.store_soon(&record)?;
+                self.events
+                    .emit("container", "start", &container.id, attributes(&record));
+                health::begin(self, container, &record);
+                Ok(())
+            }
+            Err(error) => {
+                record.error = error.chain();
+                record.state = if record.started_at_ns == 0 {
+                    ContainerState::Created
+                } else {
+                    ContainerState::Exited
+                };
+                record.exit_code = match error.kind() {
+                    ErrorKind::CommandNotFound => 127,
+                    ErrorKind::CommandNotExecutable => 126,
+                    _ => 128,
+                };
+                record.endpoint = None;
+                container.set(record.clone());
+                if let Err(error) = self.store_soon(&record) {
+                    tracing::error!(error = %error.chain(), container = %container.id, "cannot record a failed start");
+                }
+                lock(&container.waiting).clear();
+                container.runs.send_modify(|r| {
+                    r.running = false;
+                    r.ended += 1;
+                    r.code = record.exit_code;
+                    r.error.clone_from(&record.error);
+                });
+                if record.spec.auto_remove {
+                    self.remove_locked(container, false).await?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn launch(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        record: &ContainerRecord,
+    ) -> Result<(u32, Option<Endpoint>, Vec<String>)> {
+        let dir = self.settings.sandbox_dir(&record.id);
+        make_sandbox_dir(&dir)?;
+        let mut parts = Parts {
+            engine: Arc::clone(self),
+            dir: Some(dir.clone()),
+            endpoint: None,
+        };
+        let image = match record.image_id {
+            Some(id) => self.images.by_id(id)?,
+            None => {
+                return Err(Error::internal(
+                    "container has no image",
+                    std::io::Error::other("record is incomplete"),
+                ));
+            }
+        };
+        if record.mounts.iter().any(|m| m.kind == "volume") {
+            let (engine, record, image) = (Arc::clone(self), record.clone(), image.clone());
+            tokio::task::spawn_blocking(move || engine.ensure_volumes(&record, &image))
+                .await
+                .map_err(|e| Error::internal("making volumes was interrupted", e))??;
+        }
+        let rootfs = self.rootfs(record, &image)?;
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        let (namespaces, foreign_shm) = self.namespaces(record, &mut fds, &mut parts)?;
+        let files = match record.spec.network {
+            NetworkMode::Container(_) => self.files_of_joined(record),
+            _ => {
+                self.write_files(record, parts.endpoint.as_ref(), &dir)?;
+                Some(dir.clone())
+            }
+        };
+        let plan = plan::launch(
+            record,
+            plan::Surroundings {
+                rootfs,
+                namespaces,
+                files: files.as_deref(),
+                foreign_shm,
+                cgroup_parent: &self.settings.cgroup_parent,
+                init: self.settings.binary("hull-agent"),
+                seccomp_cache: self.settings.run_dir.join("seccomp"),
+            },
+        )?;
+        let mut launch = Launch {
+            plan,
+            open_stdin: record.spec.open_stdin,
+            stdin_once: record.spec.stdin_once,
+            log: self.log_file(record)?,
+            attach: Vec::new(),
+        };
+        for pending in lock(&container.waiting).drain(..) {
+            launch.attach.push(Attach {
+                fd: fds.len(),
+                stdin: pending.streams.stdin,
+                stdout: pending.streams.stdout,
+                stderr: pending.streams.stderr,
+            });
+            fds.push(pending.socket);
+        }
+        let (shim, notices) = Shim::spawn(&self.settings.binary("hull-shim"), &dir).await?;
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let reply = shim
+            .call(Request::Launch(Box::new(launch)), &borrowed)
+            .await?;
+        let Reply::Started { pid, warnings } = reply else {
+            return Err(Error::internal(
+                "the shim answered something else than started",
+                std::io::Error::other("protocol error"),
+            ));
+        };
+        container.set_shim(Some(Arc::clone(&shim)));
+        let endpoint = parts.keep();
+        tokio::spawn(exit::monitor(
+            Arc::clone(self),
+            Arc::clone(container),
+            notices,
+        ));
+        Ok((pid, endpoint, warnings))
+    }
+
+    fn namespaces(
+        &self,
+        record: &ContainerRecord,
+        fds: &mut Vec<OwnedFd>,
+        parts: &mut Parts,
+    ) -> Result<(Namespaces, Option<PathBuf>)> {
+        let spec = &record.spec;
+        let mut keep = |fd: OwnedFd| {
+            fds.push(fd);
+            Namespace::Fd(fds.len() - 1)
+        };
+        let net = match &spec.network {
+            NetworkMode::None => keep(
+                hull_network::isolated()
+                    .map_err(crate::internal("cannot make a network namespace"))?,
+            ),
+            NetworkMode::Host => Namespace::Host,
+            NetworkMode::Container(other) => keep(self.namespace_of(other, "net")?),
+            NetworkMode::Bridge => {
+                let link = self
+                    .network
+                    .attach()
+                    .map_err(crate::internal("cannot set up the container's network"))?;
+                let Link {
+                    netns,
+                    address,
+                    prefix,
+                    gateway,
+                    mac,
+                    host_veth: veth,
+                    ..
+                } = link;
+                let mut endpoint = Endpoint {
+                    address,
+                    prefix,
+                    gateway,
+                    mac: mac.to_string(),
+                    veth,
+                    ports: Vec::new(),
+                };
+                let wanted = super::ports_wanted(spec);
+                parts.endpoint = Some(endpoint.clone());
+                if !wanted.is_empty() {
+                    endpoint.ports = self
+                        .network
+                        .publish(address, &wanted)
+                        .map_err(publish_error)?;
+                    parts.endpoint = Some(endpoint);
+                }
+                keep(netns)
+            }
+        };
+        let mut pick = |mode: &NamespaceMode, name: &str| -> Result<Namespace> {
+            Ok(match mode {
+                NamespaceMode::Private | NamespaceMode::Shareable => Namespace::New,
+                NamespaceMode::Host => Namespace::Host,
+                NamespaceMode::Container(other) => {
+                    fds.push(self.namespace_of(other, name)?);
+                    Namespace::Fd(fds.len() - 1)
+                }
+            })
+        };
+        let pid = pick(&spec.pid_mode, "pid")?;
+        let ipc = pick(&spec.ipc_mode, "ipc")?;
+        let uts = if spec.network == NetworkMode::Host
+            && spec.hostname.is_empty()
+            && spec.uts_mode == NamespaceMode::Private
+        {
+            // As Docker: the host's network shows the host's name, in a namespace of its own.
+            Namespace::New
+        } else {
+            pick(&spec.uts_mode, "uts")?
+        };
+        let cgroup = pick(&spec.cgroupns_mode, "cgroup")?;
+        let foreign_shm = match &spec.ipc_mode {
+            NamespaceMode::Host => Some(PathBuf::from("/dev/shm")),
+            NamespaceMode::Container(other) => {
+                let pid = self.running_pid(other)?;
+                Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm")))
+            }
+            _ => None,
+        };
+        Ok((
+            Namespaces {
+                pid,
+                ipc,
+                uts,
+                net,
+                cgroup,
+            },
+            foreign_shm,
+        ))
+    }
+
+    fn running_pid(&self, key: &str) -> Result<u32> {
+        let other = self.containers.find(key)?;
+        other.with(|r| r.state.pid()).ok_or_else(|| {
+            Error::conflict(format!(
+                "cannot join namespace of a non running container: {key}"
+            ))
+        })
+    }
+
+    fn namespace_of(&self, key: &str, name: &str) -> Result<OwnedFd> {
+        let pid = self.running_pid(key)?;
+        let path = format!("/proc/{pid}/ns/{name}");
+        let file =
+            fs::File::open(&path).map_err(|e| Error::internal(format!("cannot open {path}"), e))?;
+        Ok(file.into())
+    }
+
+    fn files_of_joined(&self, record: &ContainerRecord) -> Option<PathBuf> {
+        let NetworkMode::Container(other) = &record.spec.network else {
+            return None;
+        };
+        let other = self.containers.find(other).ok()?;
+        let dir = self.settings.sandbox_dir(&other.id);
+        dir.join("hosts").exists().then_some(dir)
+    }
+
+    fn write_files(
+        &self,
+        record: &ContainerRecord,
+        endpoint: Option<&Endpoint>,
+        dir: &Path,
+    ) -> Result<()> {
+        let spec = &record.spec;
+        let host_network = spec.network == NetworkMode::Host;
+        let hostname = if host_network && spec.hostname.is_empty() {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        } else {
+            plan::hostname(record)
+        };
+        let name = full_name(&hostname, &spec.domainname);
+        let own = endpoint.map(|e| files::OwnHost {
+            address: e.address,
+            hostname: &name,
+        });
+        let gateway = self.network.info().gateway;
+        let mut host_resolver = read_host("/etc/resolv.conf");
+        if files::is_loopback_only(&host_resolver) && !host_network {
+            let real = read_host(files::RESOLVED_RESOLV_CONF);
+            if !real.is_empty() {
+                host_resolver = real;
+            }
+        }
+        let resolver = files::ResolverOptions {
+            servers: &spec.dns,
+            search: &spec.dns_search,
+            options: &spec.dns_options,
+        };
+        let wrong = |e: files::FileError| Error::invalid(e.to_string());
+        let own_resolver =
+            !spec.dns.is_empty() || !spec.dns_search.is_empty() || !spec.dns_options.is_empty();
+        let resolv_conf = if host_network && !own_resolver {
+            // Whatever the host can reach, its network namespace can.
+            host_resolver
+        } else {
+            files::resolv_conf(&host_resolver, &resolver).map_err(wrong)?
+        };
+        let hosts = if host_network && spec.extra_hosts.is_empty() {
+            read_host("/etc/hosts")
+        } else {
+            files::hosts(own, &spec.extra_hosts, Some(gateway)).map_err(wrong)?
+        };
+        let texts = [
+            ("hosts", hosts),
+            ("hostname", files::hostname(&hostname)),
+            ("resolv.conf", resolv_conf),
+        ];
+        for (name, text) in texts {
+            let path = dir.join(name);
+            fs::write(&path, text)
+                .map_err(|e| Error::internal(format!("cannot write {}", path.display()), e))?;
+        }
+        Ok(())
+    }
+
+    fn log_file(&self, record: &ContainerRecord) -> Result<Option<LogFile>> {
+        if record.spec.log.driver == LogDriver::None {
+            return Ok(None);
+        }
+        let dir = self.settings.container_dir(&record.id);
+        fs::create_dir_all(&dir)
+            .map_err(|e| Error::internal(format!("cannot make {}", dir.display()), e))?;
+        Ok(Some(LogFile {
+            path: self.settings.log_path(&record.id),
+            config: record.spec.log.clone(),
+        }))
+    }
+}
+
+/// A port that is taken is the user's affair, in Docker's words; the rest is ours.
+fn publish_error(error: hull_network::PublishError) -> Error {
+    let text = "driver failed programming external connectivity on endpoint";
+    match error {
+        hull_network::PublishError::Port(_) => {
+            Error::with_source(ErrorKind::Unavailable, text, error)
+        }
+        _ => Error::internal(text, error),
+    }
+}
+
+fn full_name(hostname: &str, domainname: &str) -> String {
+    if domainname.is_empty() {
+        hostname.to_owned()
+    } else {
+        format!("{hostname}.{domainname}")
+    }
+}
+
+/// A file of the host that may be missing.
+fn read_host(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn make_sandbox_dir(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    // What an earlier run left is of no more use: the caller holds the container's lock.
+    match fs::remove_dir_all(dir) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(Error::internal(
+                format!("cannot clear {}", dir.display()),
+                error,
+            ));
+        }
+    }
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o711)
+        .create(dir)
+        .map_err(|e| Error::internal(format!("cannot make {}", dir.display()), e))
+}
+
+/// What a failed start gives back.
+struct Parts {
+    engine: Arc<Engine>,
+    dir: Option<PathBuf>,
+    endpoint: Option<Endpoint>,
+}
+
+impl Parts {
+    fn keep(mut self) -> Option<Endpoint> {
+        self.dir = None;
+        self.endpoint.take()
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if let Some(endpoint) = &self.endpoint {
+            self.engine.free_endpoint(endpoint);
+        }
+        if let Some(dir) = &self.dir {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Images in and out as archives.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use hull_image::archive::LoadProgress;
+use hull_image::import::ImportOptions;
+use hull_model::{Error, Reference, Result};
+use tokio::sync::mpsc;
+
+use super::stream::{ChannelReader, ChannelWriter, Chunk, channel};
+use super::{StoredImage, blocking, name_fact};
+use crate::Engine;
+
+/// What a load tells on its way.
+pub type LoadEvent = LoadProgress;
+
+/// What a load brought.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Each image with the names that the archive gave it.
+    pub images: Vec<(StoredImage, Vec<Reference>)>,
+    /// What had to be left out.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Loads every image of an archive.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no sound archive; nothing of it is kept.
+    pub async fn load(
+        self: &Arc<Self>,
+        body: mpsc::Receiver<Chunk>,
+        platform: Option<String>,
+        progress: mpsc::Sender<LoadEvent>,
+    ) -> Result<Loaded> {
+        let store = Arc::clone(&self.images.store);
+        let (images, warnings) = blocking(move || {
+            let mut reader = ChannelReader::new(body);
+            // A reader of progress that lags misses steps, not the load.
+            let tell = |event| drop(progress.try_send(event));
+            store
+                .load(&mut reader, platform.as_deref(), &tell)
+                .map_err(Error::from)
+        })
+        .await?;
+        let images: Vec<_> = images.into_iter().map(|l| (l.image, l.names)).collect();
+        for (image, names) in &images {
+            let name = names
+                .first()
+                .map_or_else(|| image.id().to_string(), Reference::familiar);
+            self.events
+                .emit("image", "load", &image.id().to_string(), name_fact(&name));
+        }
+        Ok(Loaded { images, warnings })
+    }
+
+    /// Makes an image of a root file system tar.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unsound tar, change or name.
+    pub async fn import(
+        self: &Arc<Self>,
+        body: mpsc::Receiver<Chunk>,
+        name: Option<String>,
+        message: String,
+        changes: Vec<String>,
+    ) -> Result<(StoredImage, Vec<String>)> {
+        let reference = name
+            .filter(|n| !n.is_empty())
+            .map(|n| n.parse::<Reference>())
+            .transpose()?;
+        let store = Arc::clone(&self.images.store);
+        let image = blocking(move || {
+            let options = ImportOptions {
+                changes,
+                message,
+                name: reference,
+                ..ImportOptions::default()
+            };
+            store
+                .import(&mut ChannelReader::new(body), &options, &|_| {})
+                .map_err(Error::from)
+        })
+        .await?;
+        let (image, warnings) = image;
+        self.events.emit(
+            "image",
+            "import",
+            &image.id().to_string(),
+            name_fact(&image.id().to_string()),
+        );
+        Ok((image, warnings))
+    }
+
+    /// Writes images as one archive.
+    ///
+    /// # Errors
+    /// `NotFound` before anything is written.
+    pub fn save(self: &Arc<Self>, names: &[String]) -> Result<mpsc::Receiver<Chunk>> {
+        if names.is_empty() {
+            return Err(Error::invalid("name at least one image to save"));
+        }
+        for name in names {
+            // Makes the built-in ones.
+            self.images.resolve(name)?;
+        }
+        let images = self.images.store.select(names).map_err(Error::from)?;
+        let store = Arc::clone(&self.images.store);
+        let (sender, receiver) = channel();
+        tokio::task::spawn_blocking(move || {
+            let mut writer = ChannelWriter::new(sender);
+            let outcome = store
+                .save(&images, &mut writer)
+                .map_err(|e| std::io::Error::other(Error::from(e).chain()));
+            writer.finish(outcome.map(drop));
+        });
+        Ok(receiver)
+    }
+
+    /// Writes the root file system of a container as a tar.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for the image `host`, whose root is the whole host.
+    pub fn export(self: &Arc<Self>, key: &str) -> Result<mpsc::Receiver<Chunk>> {
+        let record = self.container(key)?;
+        let root = self.root_view(&record)?;
+        let (sender, receiver) = channel();
+        tokio::task::spawn_blocking(move || {
+            let mut writer = ChannelWriter::new(sender);
+            let outcome = hull_image::export::export_tree(root.as_fd(), &mut writer)
+                .map_err(std::io::Error::other);
+            writer.finish(outcome.map(drop));
+        });
+        self.events.emit(
+            "container",
+            "export",
+            &record.id,
+            crate::containers::attributes(&record),
+        );
+        Ok(receiver)
+    }
+}

@@ -1,0 +1,209 @@
+//! Where the daemon keeps things and how it behaves: flags, `HULL_*` variables and a config
+//! file become one [`Settings`], here and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use hull_model::{Error, Result};
+use serde::Deserialize;
+
+/// Default place of the config file.
+pub const CONFIG_FILE: &str = "/etc/hull/config.toml";
+
+/// What one source (flags, environment or file) says; the rest is left to the next one.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Overrides {
+    /// Folder of sockets and of what lives as long as the machine is up.
+    pub run_dir: Option<PathBuf>,
+    /// Folder of images, volumes, containers and the database.
+    pub data_dir: Option<PathBuf>,
+    /// Socket that the API is served on.
+    pub socket: Option<PathBuf>,
+    /// File that holds the daemon's process id.
+    pub pid_file: Option<PathBuf>,
+    /// Group that may use the socket.
+    pub group: Option<String>,
+    /// Name of the default bridge.
+    pub bridge: Option<String>,
+    /// Subnet of the default bridge, such as `172.17.0.0/16`.
+    pub subnet: Option<String>,
+    /// MTU of the default bridge.
+    pub mtu: Option<u32>,
+    /// Network namespaces kept ready.
+    pub pool_size: Option<usize>,
+    /// Control group below which each container gets its own.
+    pub cgroup_parent: Option<String>,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log_level: Option<String>,
+}
+
+impl Overrides {
+    /// Reads `HULL_*` variables by way of `get`.
+    ///
+    /// # Errors
+    /// If a number is malformed.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let path = |name: &str| get(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let text = |name: &str| get(name).filter(|v| !v.is_empty());
+        Ok(Self {
+            run_dir: path("HULL_RUN_DIR"),
+            data_dir: path("HULL_DATA_DIR"),
+            socket: path("HULL_SOCKET"),
+            pid_file: path("HULL_PID_FILE"),
+            group: text("HULL_GROUP"),
+            bridge: text("HULL_BRIDGE"),
+            subnet: text("HULL_SUBNET"),
+            mtu: number("HULL_MTU", text("HULL_MTU"))?,
+            pool_size: number("HULL_POOL_SIZE", text("HULL_POOL_SIZE"))?,
+            cgroup_parent: text("HULL_CGROUP_PARENT"),
+            log_level: text("HULL_LOG_LEVEL"),
+        })
+    }
+
+    /// Reads the config file's text (TOML, names as the flags').
+    ///
+    /// # Errors
+    /// If it is not TOML or names something unknown.
+    pub fn from_toml(path: &Path, text: &str) -> Result<Self> {
+        toml::from_str(text)
+            .map_err(|e| Error::invalid(format!("config file {}: {}", path.display(), e.message())))
+    }
+
+    /// What `self` leaves open is taken from `next`.
+    fn or(self, next: Self) -> Self {
+        Self {
+            run_dir: self.run_dir.or(next.run_dir),
+            data_dir: self.data_dir.or(next.data_dir),
+            socket: self.socket.or(next.socket),
+            pid_file: self.pid_file.or(next.pid_file),
+            group: self.group.or(next.group),
+            bridge: self.bridge.or(next.bridge),
+            subnet: self.subnet.or(next.subnet),
+            mtu: self.mtu.or(next.mtu),
+            pool_size: self.pool_size.or(next.pool_size),
+            cgroup_parent: self.cgroup_parent.or(next.cgroup_parent),
+            log_level: self.log_level.or(next.log_level),
+        }
+    }
+}
+
+fn number<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Option<T>> {
+    text.map(|t| {
+        t.parse()
+            .map_err(|_| Error::invalid(format!("{name}={t}: want a number")))
+    })
+    .transpose()
+}
+
+/// The daemon's settings, complete.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Folder of sockets and of what lives as long as the machine is up.
+    pub run_dir: PathBuf,
+    /// Folder of images, volumes, containers and the database.
+    pub data_dir: PathBuf,
+    /// Socket that the API is served on.
+    pub socket: PathBuf,
+    /// File that holds the daemon's process id.
+    pub pid_file: PathBuf,
+    /// Group that may use the socket, if it exists.
+    pub group: String,
+    /// Name of the default bridge.
+    pub bridge: String,
+    /// Subnet of the default bridge; chosen around the host's routes if none.
+    pub subnet: Option<String>,
+    /// MTU of the default bridge.
+    pub mtu: u32,
+    /// Network namespaces kept ready.
+    pub pool_size: usize,
+    /// Control group below which each container gets its own.
+    pub cgroup_parent: String,
+    /// Log level.
+    pub log_level: String,
+    /// Folder in which hull, hull-shim and hull-agent sit side by side.
+    pub bin_dir: PathBuf,
+}
+
+impl Settings {
+    /// Flags win over the environment, which wins over the file, which wins over the defaults.
+    pub fn resolve(flags: Overrides, env: Overrides, file: Overrides, bin_dir: PathBuf) -> Self {
+        let all = flags.or(env).or(file);
+        let run_dir = all.run_dir.unwrap_or_else(|| "/run/hull".into());
+        Self {
+            socket: all.socket.unwrap_or_else(|| run_dir.join("hull.sock")),
+            pid_file: all.pid_file.unwrap_or_else(|| run_dir.join("hull.pid")),
+            data_dir: all.data_dir.unwrap_or_else(|| "/var/lib/hull".into()),
+            group: all.group.unwrap_or_else(|| "hull".into()),
+            bridge: all.bridge.unwrap_or_else(|| "hull0".into()),
+            subnet: all.subnet,
+            mtu: all.mtu.unwrap_or(1500),
+            pool_size: all.pool_size.unwrap_or(8),
+            cgroup_parent: all.cgroup_parent.unwrap_or_else(|| "/hull".into()),
+            log_level: all.log_level.unwrap_or_else(|| "info".into()),
+            run_dir,
+            bin_dir,
+        }
+    }
+
+    /// Name of our nftables table: one for each bridge, so that two daemons do not meet.
+    pub fn table(&self) -> String {
+        if self.bridge == "hull0" {
+            "hull".into()
+        } else {
+            format!("hull-{}", self.bridge)
+        }
+    }
+
+    /// Run folder of one sandbox. The short id keeps socket paths within `sun_path`.
+    pub fn sandbox_dir(&self, id: &str) -> PathBuf {
+        self.run_dir.join("s").join(id.get(..12).unwrap_or(id))
+    }
+
+    /// Folder of one container's log and files.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        self.data_dir.join("container").join(id)
+    }
+
+    /// The container's log.
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        self.container_dir(id).join(format!("{id}-json.log"))
+    }
+
+    /// One of our own binaries.
+    pub fn binary(&self, name: &str) -> PathBuf {
+        self.bin_dir.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolve_flag_wins_over_variable_over_file() {
+        let env = Overrides::from_env(|n| match n {
+            "HULL_BRIDGE" => Some("env0".into()),
+            "HULL_RUN_DIR" => Some("/r".into()),
+            _ => None,
+        })
+        .unwrap();
+        let file =
+            Overrides::from_toml(Path::new("f"), "bridge = 'file0'\ndata-dir = '/d'").unwrap();
+        let flags = Overrides {
+            bridge: Some("flag0".into()),
+            ..Overrides::default()
+        };
+        let s = Settings::resolve(flags, env, file, "/bin".into());
+        assert_eq!(
+            (s.bridge.as_str(), s.socket.to_str()),
+            ("flag0", Some("/r/hull.sock"))
+        );
+        assert_eq!(s.data_dir, Path::new("/d"));
+        assert_eq!(s.table(), "hull-flag0");
+    }
+
+    #[test]
+    fn from_toml_unknown_name_is_an_error() {
+        assert!(Overrides::from_toml(Path::new("f"), "brigde = 'x'").is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! The host and the engine as a whole.
+
+pub(crate) mod cgroup;
+pub mod host;
+pub mod info;
+pub(crate) mod time;

@@ -1,0 +1,237 @@
+//! Use-cases of volumes.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+
+use hull_model::{Error, ErrorKind, Result};
+use hull_snapshot::Snapshotter;
+use hull_state::{ContainerRecord, MountPoint};
+use hull_volume::Volume;
+
+use crate::Engine;
+use crate::containers::remove::PruneReport;
+use crate::filters::Filters;
+use crate::images::Image;
+use crate::random;
+
+impl Engine {
+    /// Makes the volumes of a container that are missing, with the image's content in empty ones.
+    pub(crate) fn ensure_volumes(&self, record: &ContainerRecord, image: &Image) -> Result<()> {
+        let mut view: Option<OwnedFd> = None;
+        for point in record.mounts.iter().filter(|m| m.kind == "volume") {
+            let volume = self
+                .volumes
+                .create(&point.name, &BTreeMap::new(), point.anonymous)
+                .map_err(crate::internal("cannot make a volume"))?;
+            if image.host
+                || no_copy(record, point)
+                || !self.volumes.is_empty(&volume.name).unwrap_or(false)
+            {
+                continue;
+            }
+            let root = match &view {
+                Some(root) => root,
+                None => view.insert(self.image_view(image)?),
+            };
+            self.volumes
+                .copy_up(&volume.name, root, &point.target)
+                .map_err(crate::internal(
+                    "cannot copy the image's content into a volume",
+                ))?;
+        }
+        Ok(())
+    }
+
+    /// A read-only view of an image's merged tree; mounted nowhere.
+    fn image_view(&self, image: &Image) -> Result<OwnedFd> {
+        self.snapshots
+            .view(None, &self.images.lowers(image)?)
+            .map_err(crate::internal("cannot look into the image"))
+    }
+
+    /// A read-only view of a container's root file system.
+    pub(crate) fn root_view(&self, record: &ContainerRecord) -> Result<OwnedFd> {
+        let id = record
+            .image_id
+            .ok_or_else(|| Error::not_found("the container has no image"))?;
+        let image = self.images.by_id(id)?;
+        if image.host {
+            return Err(Error::invalid(
+                "the root of this container is the host's own: it is not exported",
+            ));
+        }
+        let lowers = self.images.lowers(&image)?;
+        // Before its first start a container has written nothing.
+        let own = self
+            .snapshots
+            .usage(&record.id)
+            .is_ok()
+            .then_some(record.id.as_str());
+        self.snapshots
+            .view(own, &lowers)
+            .map_err(crate::internal("cannot look into the container"))
+    }
+
+    /// Removes the unnamed volumes of a container.
+    pub(crate) fn remove_anonymous_volumes(&self, record: &ContainerRecord) {
+        for point in record
+            .mounts
+            .iter()
+            .filter(|m| m.kind == "volume" && m.anonymous)
+        {
+            if let Err(error) = self.volumes.remove(&point.name) {
+                tracing::warn!(%error, volume = point.name, "cannot remove an unnamed volume");
+            }
+        }
+    }
+
+    fn volume_users(&self, name: &str) -> Vec<String> {
+        let uses = |r: &ContainerRecord| {
+            r.mounts
+                .iter()
+                .any(|m| m.kind == "volume" && m.name == name)
+        };
+        self.containers
+            .all()
+            .iter()
+            .filter(|c| c.with(uses))
+            .map(|c| c.id.clone())
+            .collect()
+    }
+
+    /// How many containers use a volume.
+    pub fn volume_use(&self, name: &str) -> usize {
+        self.volume_users(name).len()
+    }
+
+    /// Volumes that match.
+    ///
+    /// # Errors
+    /// For an unknown filter.
+    pub fn volumes(&self, filters: &Filters) -> Result<Vec<Volume>> {
+        filters.allow_only(&["dangling", "driver", "label", "label!", "name"])?;
+        let list = self
+            .volumes
+            .list()
+            .map_err(crate::internal("cannot list volumes"))?;
+        let wanted = |v: &Volume| {
+            filters.match_labels(&v.labels)
+                && filters.matches("name", |n| v.name.contains(n))
+                && filters.matches("driver", |d| d == "local")
+                && filters.matches("dangling", |d| {
+                    (d == "true" || d == "1") == (self.volume_use(&v.name) == 0)
+                })
+        };
+        Ok(list.into_iter().filter(wanted).collect())
+    }
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn volume(&self, name: &str) -> Result<Volume> {
+        self.volumes
+            .get(name)
+            .map_err(crate::internal("cannot read a volume"))?
+            .ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    /// Makes a volume; one that exists is given back.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a malformed name.
+    pub fn create_volume(
+        &self,
+        name: Option<String>,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Volume> {
+        let anonymous = name.is_none();
+        let name = name.unwrap_or_else(random::id);
+        hull_model::name::validate("volume", &name)?;
+        let volume = self
+            .volumes
+            .create(&name, labels, anonymous)
+            .map_err(crate::internal("cannot make the volume"))?;
+        self.events.emit(
+            "volume",
+            "create",
+            &name,
+            [("driver".into(), "local".into())].into(),
+        );
+        Ok(volume)
+    }
+
+    /// Removes a volume.
+    ///
+    /// # Errors
+    /// `Conflict` while a container uses it; `NotFound`, unless forced.
+    pub fn remove_volume(&self, name: &str, force: bool) -> Result<()> {
+        match self.volume(name) {
+            Err(error) if force && error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+        let users = self.volume_users(name);
+        if !users.is_empty() {
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
+        }
+        self.volumes
+            .remove(name)
+            .map_err(crate::internal("cannot remove the volume"))?;
+        self.events.emit(
+            "volume",
+            "destroy",
+            name,
+            [("driver".into(), "local".into())].into(),
+        );
+        Ok(())
+    }
+
+    /// Removes volumes that no container uses: unnamed ones, or all with `all=true`.
+    ///
+    /// # Errors
+    /// For an unknown filter.
+    pub fn prune_volumes(&self, filters: &Filters) -> Result<PruneReport> {
+        filters.allow_only(&["all", "label", "label!"])?;
+        let all = filters
+            .values("all")
+            .iter()
+            .any(|v| v == "true" || v == "1");
+        let mut report = PruneReport::default();
+        for volume in self
+            .volumes
+            .list()
+            .map_err(crate::internal("cannot list volumes"))?
+        {
+            if !(all || volume.anonymous)
+                || !filters.match_labels(&volume.labels)
+                || self.volume_use(&volume.name) > 0
+            {
+                continue;
+            }
+            let size = self.volumes.size(&volume.name).unwrap_or(0);
+            if self.remove_volume(&volume.name, false).is_ok() {
+                report.deleted.push(volume.name);
+                report.reclaimed += size;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Bytes in a volume.
+    pub fn volume_size(&self, name: &str) -> u64 {
+        self.volumes.size(name).unwrap_or(0)
+    }
+}
+
+/// The wish that a volume be left empty.
+fn no_copy(record: &ContainerRecord, point: &MountPoint) -> bool {
+    use hull_model::spec::MountSource;
+    record.spec.mounts.iter().any(|m| {
+        m.target.trim_end_matches('/') == point.target
+            && matches!(m.source, MountSource::Volume { no_copy: true, .. })
+    })
+}
