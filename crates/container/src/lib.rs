@@ -1,1 +1,38 @@
 //! A launch plan becomes a process.
+//!
+//! "Plan, then execute": the parent prepares everything that can be prepared (strings, mounts as
+//! descriptors, ids, the system call filter, the control group with its limits), then one clone3
+//! makes the process with its namespaces, and the child runs a straight list of system calls
+//! without allocating, locking or panicking. It reports `(step, errno)` over a close-on-exec
+//! pipe: the end of the stream is success.
+//!
+//! ```text
+//! launch ─▶ rootfs · mounts · process · cgroup ──clone3──▶ child: init ─▶ enter ─▶ execve
+//! exec   ─▶ process ─────────────────────────────clone3──▶ child: join ─▶ enter ─▶ execve
+//! ```
+
+mod cgroup;
+mod devices;
+mod enter;
+mod error;
+mod exec;
+mod host;
+mod init;
+mod launch;
+mod mounts;
+mod paths;
+mod process;
+mod report;
+mod rootfs;
+mod stdio;
+mod sysctl;
+mod target;
+mod user;
+
+pub use error::LaunchError;
+pub use exec::{ExecTarget, exec};
+pub use host::Host;
+pub use launch::{Launched, Options, launch};
+pub use process::Started;
+pub use stdio::Stdio;
+pub use user::{Identity, UserError};

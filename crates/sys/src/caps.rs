@@ -217,6 +217,27 @@ pub fn clear_ambient() -> Result<()> {
     .map(drop)
 }
 
+/// Adds capabilities, which must be permitted and inheritable, to the ambient set.
+///
+/// # Errors
+/// `EPERM` if one is not.
+pub fn raise_ambient(set: CapSet) -> Result<()> {
+    for bit in (0..64u64).filter(|bit| set.0 & (1 << bit) != 0) {
+        // SAFETY: prctl with integer arguments alone.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_prctl,
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_RAISE,
+                bit,
+                0,
+                0,
+            )
+        })?;
+    }
+    Ok(())
+}
+
 /// Whether a change of the user id keeps the permitted set (until the next execve).
 ///
 /// # Errors

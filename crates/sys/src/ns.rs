@@ -37,3 +37,38 @@ pub fn open(pid: Pid, name: &str) -> Result<OwnedFd> {
     let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
+
+/// Sets the loopback interface of the caller's network namespace up: a new one has it down.
+///
+/// # Errors
+/// `EPERM` without `CAP_NET_ADMIN` over the namespace.
+pub fn loopback_up() -> Result<()> {
+    /// `struct ifreq` as far as SIOCSIFFLAGS reads it; the kernel copies all 40 bytes.
+    #[repr(C)]
+    struct Request {
+        name: [u8; 16],
+        flags: libc::c_short,
+        rest: [u8; 22],
+    }
+    let mut request = Request {
+        name: *b"lo\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        flags: (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short,
+        rest: [0; 22],
+    };
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::DGRAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: the request has the size and layout of struct ifreq and outlives the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_ioctl,
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            &raw mut request,
+        )
+    })
+    .map(drop)
+}

@@ -1,0 +1,183 @@
+//! The second half of the child's way, the same for a first process and for one that joins:
+//! descriptors, limits, ids, capabilities, filter, execve.
+//!
+//! Nothing here allocates, locks or panics.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::caps::{self, CapSet, Sets};
+use hull_sys::features::Features;
+use hull_sys::rlimit::{self, Applied};
+use hull_sys::{Errno, ids, proc, seccomp};
+use rustix::fs::{Mode, OFlags};
+
+use crate::process::PreparedProcess;
+use crate::report::{At, Failed, Reporter, Step};
+
+/// What differs between launches, not between processes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner<'a> {
+    pub(crate) features: Features,
+    /// Get SIGKILL when the monitor ends.
+    pub(crate) die_with_parent: bool,
+    /// Say that all is ready, then wait for a byte here before execve.
+    pub(crate) hold: Option<&'a OwnedFd>,
+}
+
+const CAP_SYS_ADMIN: CapSet = CapSet::from_bits(1 << 21);
+
+/// A session of its own, then stdio. First of all, so that a terminal belongs to the session.
+pub(crate) fn session(process: &PreparedProcess) -> Result<(), Failed> {
+    match rustix::process::setsid() {
+        Ok(_) => {}
+        // The leader of its group already.
+        Err(Errno::PERM) => {}
+        Err(errno) => return Err(errno).at(Step::Session),
+    }
+    process.stdio.install(process.identity.uid)
+}
+
+/// The folder itself, as a descriptor inside the root: it cannot be outside (CVE-2024-21626).
+pub(crate) fn working_directory(
+    process: &PreparedProcess,
+    root: BorrowedFd<'_>,
+) -> Result<OwnedFd, Failed> {
+    process.cwd.ensure(root, true).at(Step::Cwd)
+}
+
+/// Everything from the limits on. Returns only on failure.
+pub(crate) fn run(
+    process: &PreparedProcess,
+    manner: &Manner<'_>,
+    proc_root: BorrowedFd<'_>,
+    report: &Reporter,
+) -> Failed {
+    match prepare(process, manner, proc_root, report) {
+        Ok(()) => execute(process),
+        Err(failed) => failed,
+    }
+}
+
+fn prepare(
+    process: &PreparedProcess,
+    manner: &Manner<'_>,
+    proc_root: BorrowedFd<'_>,
+    report: &Reporter,
+) -> Result<(), Failed> {
+    limits(process, proc_root, report)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
+    credentials(process)?;
+    // A change of credentials clears it, so it comes after.
+    if manner.die_with_parent {
+        proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    }
+    proc::close_on_exec_from(3, manner.features, proc_root).at(Step::Descriptors)?;
+    if let Some(hold) = manner.hold {
+        report.fail(Failed {
+            step: Step::Ready,
+            index: 0,
+            errno: Errno::from_raw_os_error(0),
+        });
+        let mut byte = [0u8; 1];
+        loop {
+            match rustix::io::read(hold, &mut byte) {
+                Err(Errno::INTR) => {}
+                result => break result.map(drop).at(Step::Hold)?,
+            }
+        }
+    }
+    if process.no_new_privileges {
+        seccomp::no_new_privs().at(Step::NoNewPrivileges)?;
+    }
+    // Last: from here on the filter decides, and execve is all that remains to be done.
+    if let Some((program, flags)) = &process.seccomp {
+        seccomp::install(program, *flags).at(Step::Seccomp)?;
+    }
+    Ok(())
+}
+
+fn limits(
+    process: &PreparedProcess,
+    proc_root: BorrowedFd<'_>,
+    report: &Reporter,
+) -> Result<(), Failed> {
+    for (index, (resource, limit)) in process.rlimits.iter().enumerate() {
+        if let Applied::Capped(_) = rlimit::set(*resource, *limit).at_index(Step::Rlimit, index)? {
+            report.warn(Step::Rlimit, index, Errno::PERM);
+        }
+    }
+    if let Some(score) = &process.oom_score_adj {
+        match set_oom_score(proc_root, score) {
+            Ok(()) => {}
+            // The host forbids lowering it: it stays as it is.
+            Err(errno @ (Errno::ACCESS | Errno::PERM)) => report.warn(Step::OomScore, 0, errno),
+            Err(errno) => return Err(errno).at(Step::OomScore),
+        }
+    }
+    Ok(())
+}
+
+fn set_oom_score(proc_root: BorrowedFd<'_>, score: &str) -> hull_sys::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(proc_root, c"self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, score.as_bytes()).map(drop)
+}
+
+/// Groups, ids and capabilities.
+///
+/// What the program has in the end is decided by execve from the bounding set (root) and the
+/// ambient set (others). Until then CAP_SYS_ADMIN stays, where the host has it, since a filter
+/// may be installed with it alone unless no_new_privs is set.
+fn credentials(process: &PreparedProcess) -> Result<(), Failed> {
+    let who = &process.identity;
+    caps::limit_bounding(process.bounding).at(Step::Capabilities)?;
+    ids::set_groups(&who.groups).at(Step::Groups)?;
+    ids::set_gid(who.gid).at(Step::Gid)?;
+    if who.uid != 0 {
+        caps::keep_on_setuid(true).at(Step::Capabilities)?;
+    }
+    ids::set_uid(who.uid).at(Step::Uid)?;
+    let mine = caps::get().at(Step::Capabilities)?.permitted;
+    let kept = mine.and(process.bounding.or(CAP_SYS_ADMIN));
+    let inheritable = process.ambient.and(mine);
+    let sets = Sets {
+        effective: kept,
+        permitted: kept,
+        inheritable,
+    };
+    caps::set(&sets).at(Step::Capabilities)?;
+    caps::clear_ambient().at(Step::Capabilities)?;
+    caps::raise_ambient(inheritable).at(Step::Capabilities)
+}
+
+/// Tries each path as execvp does: a file that may not be executed is remembered, one that is
+/// missing is passed over, any other failure ends the search.
+fn execute(process: &PreparedProcess) -> Failed {
+    let mut worst = Errno::NOENT;
+    for path in &process.candidates {
+        match proc::execve(path, &process.arguments, &process.environment) {
+            Errno::NOENT | Errno::NOTDIR => {}
+            Errno::ACCESS => worst = Errno::ACCESS,
+            errno => {
+                return Failed {
+                    step: Step::Exec,
+                    index: 0,
+                    errno,
+                };
+            }
+        }
+    }
+    Failed {
+        step: Step::Exec,
+        index: 0,
+        errno: worst,
+    }
+}
+
+/// Joins the group by its files, where the clone did not.
+pub(crate) fn join_cgroup(files: &[OwnedFd]) -> Result<(), Failed> {
+    for file in files {
+        rustix::io::write(file.as_fd(), b"0").at(Step::JoinCgroup)?;
+    }
+    Ok(())
+}

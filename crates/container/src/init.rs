@@ -1,0 +1,130 @@
+//! The first half of a first process's way: namespaces, mounts, root.
+//!
+//! Nothing here allocates, locks or panics.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use hull_sys::clone3::Namespaces;
+use hull_sys::mount::{self, Attr, Propagation};
+use hull_sys::{Errno, ns, proc};
+use rustix::fs::{Mode, OFlags};
+
+use crate::devices::PreparedDev;
+use crate::enter::{self, Manner};
+use crate::mounts::{self, PreparedMount};
+use crate::paths::PreparedPaths;
+use crate::process::PreparedProcess;
+use crate::report::{At, Failed, Reporter, Step};
+use crate::rootfs::PreparedRoot;
+use crate::sysctl::{self, Sysctl};
+
+/// All that the child needs for the first half.
+#[derive(Debug)]
+pub(crate) struct PreparedInit {
+    /// Namespaces to join, each with its kind.
+    pub(crate) join: Vec<(OwnedFd, Namespaces)>,
+    pub(crate) own_cgroup_namespace: bool,
+    pub(crate) own_network: bool,
+    pub(crate) root: PreparedRoot,
+    pub(crate) read_only_root: bool,
+    pub(crate) mounts: Vec<PreparedMount>,
+    pub(crate) dev: Option<PreparedDev>,
+    pub(crate) paths: PreparedPaths,
+    pub(crate) sysctls: Vec<Sysctl>,
+    pub(crate) host_name: Vec<u8>,
+    pub(crate) domain_name: Vec<u8>,
+}
+
+/// Runs the whole way; returns only on failure.
+pub(crate) fn run(
+    init: &PreparedInit,
+    process: &PreparedProcess,
+    cgroup_files: &[OwnedFd],
+    manner: &Manner<'_>,
+    report: &Reporter,
+) -> Failed {
+    match first_half(init, process, cgroup_files, manner) {
+        Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
+        Err(failed) => failed,
+    }
+}
+
+fn first_half(
+    init: &PreparedInit,
+    process: &PreparedProcess,
+    cgroup_files: &[OwnedFd],
+    manner: &Manner<'_>,
+) -> Result<OwnedFd, Failed> {
+    // Nobody shall look into this copy of the monitor, from a joined pid namespace least of all.
+    proc::set_dumpable(false).at(Step::ParentDeath)?;
+    // First of all: a single thread that moves itself is moved at once.
+    enter::join_cgroup(cgroup_files)?;
+    if manner.die_with_parent {
+        proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    }
+    rustix::process::umask(Mode::empty());
+    for (index, (namespace, kind)) in init.join.iter().enumerate() {
+        ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
+    }
+    if init.own_cgroup_namespace {
+        // Only now that it is in its group: the namespace's root is where it is made.
+        ns::unshare(Namespaces::CGROUP).at(Step::CgroupNamespace)?;
+    }
+    if init.own_network {
+        ns::loopback_up().at(Step::Loopback)?;
+    }
+    host_names(init)?;
+    enter::session(process)?;
+    let proc_root = file_systems(init, process, manner)?;
+    Ok(proc_root)
+}
+
+fn host_names(init: &PreparedInit) -> Result<(), Failed> {
+    if !init.host_name.is_empty() {
+        rustix::system::sethostname(&init.host_name).at(Step::HostName)?;
+    }
+    if !init.domain_name.is_empty() {
+        rustix::system::setdomainname(&init.domain_name).at(Step::DomainName)?;
+    }
+    Ok(())
+}
+
+fn file_systems(
+    init: &PreparedInit,
+    process: &PreparedProcess,
+    manner: &Manner<'_>,
+) -> Result<OwnedFd, Failed> {
+    mount::set_root_propagation(Propagation::Private).at(Step::Propagation)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Rootfs)?;
+    let root = init.root.attach(old_root.as_fd())?;
+    let root_fd = root.as_fd();
+    // The one procfs that is trusted: nothing of the image can be mounted over it or lead away
+    // from it (CVE-2025-52881), since it is reached by descriptor alone.
+    let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
+    let proc_root = mounts::fresh(c"proc", attributes).at(Step::Procfs)?;
+    for (index, prepared) in init.mounts.iter().enumerate() {
+        prepared.attach(index, root_fd, proc_root.as_fd())?;
+    }
+    if let Some(dev) = &init.dev {
+        dev.make(root_fd, process.stdio.slave())?;
+    }
+    sysctl::apply(&init.sysctls, proc_root.as_fd())?;
+    let cwd = enter::working_directory(process, root_fd)?;
+    init.paths.apply(root_fd, manner.features)?;
+    if init.read_only_root {
+        mounts::set_read_only(root_fd, manner.features).at(Step::ReadOnly)?;
+    }
+    change_root(root_fd).at(Step::Pivot)?;
+    rustix::process::fchdir(&cwd).at(Step::Cwd)?;
+    Ok(proc_root)
+}
+
+/// The new root takes the place of the old one, which is then detached with all below it.
+fn change_root(root: std::os::fd::BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    // "." for both: the old root ends up on top of the new one and needs no folder in it.
+    rustix::process::pivot_root(c".", c".")?;
+    mount::detach(c".")?;
+    rustix::process::chdir(c"/")
+}

@@ -1,0 +1,133 @@
+//! Paths that are hidden or made read-only, where they exist.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use hull_sys::features::Features;
+use hull_sys::mount::{self, Attr, FsContext};
+use hull_sys::{Errno, path};
+use rustix::fs::{FileType, Mode, OFlags, makedev};
+
+use crate::LaunchError;
+use crate::error::prepare;
+use crate::report::{At, Failed, Step};
+use crate::target::Target;
+
+/// The paths and what hides them.
+#[derive(Debug)]
+pub(crate) struct PreparedPaths {
+    masked: Vec<Target>,
+    read_only: Vec<Target>,
+    /// One empty folder hides them all; none if there is nothing to hide.
+    empty: Option<OwnedFd>,
+}
+
+impl PreparedPaths {
+    pub(crate) fn prepare(
+        masked: impl Iterator<Item = String>,
+        read_only: &[String],
+    ) -> Result<Self, LaunchError> {
+        let masked = masked
+            .map(|path| Target::new(&path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let read_only = read_only
+            .iter()
+            .map(|path| Target::new(path))
+            .collect::<Result<Vec<_>, _>>()?;
+        let empty = if masked.is_empty() {
+            None
+        } else {
+            Some(empty_dir()?)
+        };
+        Ok(Self {
+            masked,
+            read_only,
+            empty,
+        })
+    }
+
+    /// Runs in the child, with the host's /dev still in sight.
+    pub(crate) fn apply(&self, root: BorrowedFd<'_>, features: Features) -> Result<(), Failed> {
+        for (index, target) in self.read_only.iter().enumerate() {
+            make_read_only(target, root, features).at_index(Step::ReadOnly, index)?;
+        }
+        let mut null = None;
+        let mut empty_attached = false;
+        for (index, target) in self.masked.iter().enumerate() {
+            self.hide(target, root, &mut null, &mut empty_attached)
+                .at_index(Step::Masked, index)?;
+        }
+        Ok(())
+    }
+
+    fn hide(
+        &self,
+        target: &Target,
+        root: BorrowedFd<'_>,
+        null: &mut Option<OwnedFd>,
+        empty_attached: &mut bool,
+    ) -> hull_sys::Result<()> {
+        let Some(found) = existing(target, root)? else {
+            return Ok(());
+        };
+        if path::is_dir(&found)? {
+            let Some(empty) = &self.empty else {
+                return Ok(());
+            };
+            if !*empty_attached {
+                *empty_attached = true;
+                return mount::attach(empty, found);
+            }
+            return mount::attach(mount::clone_tree(empty.as_fd(), c"", false)?, found);
+        }
+        if null.is_none() {
+            *null = Some(open_null()?);
+        }
+        match null {
+            Some(null) => mount::attach(mount::clone_tree(null.as_fd(), c"", false)?, found),
+            None => Err(Errno::NODEV),
+        }
+    }
+}
+
+fn existing(target: &Target, root: BorrowedFd<'_>) -> hull_sys::Result<Option<OwnedFd>> {
+    match target.resolve(root) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn make_read_only(
+    target: &Target,
+    root: BorrowedFd<'_>,
+    features: Features,
+) -> hull_sys::Result<()> {
+    let Some(found) = existing(target, root)? else {
+        return Ok(());
+    };
+    let tree = mount::clone_tree(found.as_fd(), c"", true)?;
+    mount::attach(&tree, found)?;
+    crate::mounts::set_read_only(tree.as_fd(), features)
+}
+
+/// The host's /dev/null, verified to be that (CVE-2025-31133), before the root is changed.
+fn open_null() -> hull_sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let null = rustix::fs::open(c"/dev/null", flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&null)?;
+    let is_null = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+        && stat.st_rdev == makedev(1, 3);
+    if is_null { Ok(null) } else { Err(Errno::NODEV) }
+}
+
+fn empty_dir() -> Result<OwnedFd, LaunchError> {
+    let fail = || prepare("make an empty folder");
+    let fs = FsContext::open(c"tmpfs").map_err(fail())?;
+    fs.string(c"mode", c"0755").map_err(fail())?;
+    fs.string(c"size", c"4096").map_err(fail())?;
+    let attributes = Attr::MOUNT_ATTR_RDONLY
+        | Attr::MOUNT_ATTR_NOSUID
+        | Attr::MOUNT_ATTR_NODEV
+        | Attr::MOUNT_ATTR_NOEXEC;
+    fs.mount(attributes).map_err(fail())
+}
