@@ -116,7 +116,7 @@ pub trait Sandbox {
     fn oom_kills(&mut self) -> u64;
 
     /// A descriptor that becomes readable when [`Self::oom_kills`] may have grown, if the back end
-    /// can tell. The caller takes it and reads 8 bytes at a time from it.
+    /// can tell. It is emptied with [`hull_sys::cgroup::drain`].
     fn oom_notice(&mut self) -> Option<OwnedFd>;
 
     /// Whether processes may outlive the first one, because it is not the init of its own

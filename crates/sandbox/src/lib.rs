@@ -5,11 +5,11 @@
 //!                    │ control connections, streams, log, exit status
 //! ```
 
-//pub mod container;
+pub mod container;
 pub mod contract;
 mod log;
 pub mod serve;
 
-//pub use container::Container;
+pub use container::Container;
 pub use contract::{Process, Sandbox, Stdio, Streams};
 pub use serve::{ServeError, Server, Setup};

@@ -401,6 +401,8 @@ fn pause_and_resume_change_the_status() {
     let mut daemon = shim.connect();
     started(daemon.call(launch(shim.launch("sleep 60")), &[]));
     assert!(matches!(daemon.call(Request::Resume, &[]), Reply::Failed(_)));
+    assert!(matches!(daemon.call(Request::Update(Box::default()), &[]), Reply::Done));
+    assert!(matches!(daemon.event(), Event::Warning(text) if text == "limits have no effect"));
     assert!(matches!(daemon.call(Request::Pause, &[]), Reply::Done));
     assert!(daemon.status().paused);
     assert!(matches!(daemon.call(Request::Pause, &[]), Reply::Failed(_)));

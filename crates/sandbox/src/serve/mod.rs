@@ -22,7 +22,7 @@ mod requests;
 mod session;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -275,12 +275,8 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn oom_noticed(&mut self) {
-        if let Some((fd, watch)) = &mut self.oom {
-            let mut count = [0u8; 8];
-            // At the removal of the cgroup it is readable for good.
-            if !matches!(rustix::io::read(&*fd, &mut count), Ok(8)) {
-                let _ = watch.set(&self.poller, &*fd, EventFlags::empty());
-            }
+        if let Some((fd, _)) = &self.oom {
+            hull_sys::cgroup::drain(fd.as_fd());
         }
         self.check_oom();
     }

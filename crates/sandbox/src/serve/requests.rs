@@ -4,11 +4,11 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use hull_model::ErrorKind;
-use hull_proto::message::{Attach, ExecLaunch, Launch, Status};
+use hull_proto::message::{Attach, Event, ExecLaunch, Launch, Status};
 use hull_proto::{Failure, Reply, Request};
 use rustix::event::epoll::EventFlags;
 
-use super::session::Session;
+use super::session::{Manner, Session};
 use super::{FIRST, FORGET_LIMIT, Server, State, wall_ns};
 use crate::contract::{Sandbox, Stdio};
 use crate::log::Log;
@@ -45,9 +45,10 @@ impl<S: Sandbox> Server<S> {
             Request::Pause => self.pause(),
             Request::Resume => self.resume(),
             Request::Update(resources) => self.running().and_then(|()| {
-                let warnings = self.sandbox.update(&resources)?;
-                let pid = self.sessions.get(&FIRST).map_or(0, |session| session.pid);
-                Ok(if warnings.is_empty() { Reply::Done } else { Reply::Started { pid, warnings } })
+                for warning in self.sandbox.update(&resources)? {
+                    self.announce(&Event::Warning(warning));
+                }
+                Ok(Reply::Done)
             }),
             Request::Stats => self
                 .running()
@@ -97,14 +98,17 @@ impl<S: Sandbox> Server<S> {
                 message: format!("cannot open log {}: {error}", wish.path.display()),
             })?),
         };
-        let stdio = Stdio::Connected { stdin: launch.open_stdin || launch.plan.process.tty };
+        let stdio = Stdio::Connected { stdin: launch.open_stdin };
         let mut process = self.sandbox.launch(&launch.plan, fds, stdio)?;
         let started_at_ns = wall_ns();
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
-        if !launch.open_stdin {
-            process.streams.stdin = None;
-        }
-        let mut session = match Session::new(process, None, launch.stdin_once, log, &mut self.poller) {
+        let manner = Manner {
+            exec: None,
+            input: launch.open_stdin,
+            close_input: launch.stdin_once,
+            log,
+        };
+        let mut session = match Session::new(process, manner, &mut self.poller) {
             Ok(session) => session,
             Err(errno) => {
                 let _ = self.sandbox.delete();
@@ -150,11 +154,12 @@ impl<S: Sandbox> Server<S> {
         };
         let mut process = self.sandbox.exec(&exec, stdio)?;
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
-        let mut session = Session::new(process, Some(exec.id), true, None, &mut self.poller)
-            .map_err(|errno| {
-                let _ = self.sandbox.signal(pid, SIGKILL);
-                streams_failed(errno)
-            })?;
+        let input = client.as_ref().is_some_and(|(_, attach)| attach.stdin);
+        let manner = Manner { exec: Some(exec.id), input, close_input: true, log: None };
+        let mut session = Session::new(process, manner, &mut self.poller).map_err(|errno| {
+            let _ = self.sandbox.signal(pid, SIGKILL);
+            streams_failed(errno)
+        })?;
         if let Some((socket, attach)) = client {
             session.attach(socket, attach, &mut self.poller);
         }

@@ -47,6 +47,19 @@ pub(crate) struct Io<'a> {
     pub(crate) wall_ns: u64,
 }
 
+/// How a process is served.
+#[derive(Debug, Default)]
+pub(crate) struct Manner {
+    /// Id of the exec session; none is the first process.
+    pub(crate) exec: Option<String>,
+    /// Clients may write its input.
+    pub(crate) input: bool,
+    /// The first client that ends its input ends the process's.
+    pub(crate) close_input: bool,
+    /// Output is logged.
+    pub(crate) log: Option<Log>,
+}
+
 #[derive(Debug)]
 struct Output {
     fd: OwnedFd,
@@ -84,17 +97,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Takes over a process. `close_input` closes its input with the first client that wrote it.
+    /// Takes over a process.
     ///
     /// # Errors
     /// If its streams cannot be watched.
-    pub(crate) fn new(
-        process: Process,
-        exec: Option<String>,
-        close_input: bool,
-        log: Option<Log>,
-        poller: &mut Poller,
-    ) -> Result<Self, Errno> {
+    pub(crate) fn new(process: Process, manner: Manner, poller: &mut Poller) -> Result<Self, Errno> {
         let streams = process.streams;
         let mut output = |fd: Option<OwnedFd>| -> Result<Option<Output>, Errno> {
             let Some(fd) = fd else { return Ok(None) };
@@ -109,7 +116,7 @@ impl Session {
             let copy = || rustix::io::fcntl_dupfd_cloexec(&master, 0);
             first = output(Some(copy()?))?;
             second = None;
-            stdin = Some(copy()?);
+            stdin = if manner.input { Some(copy()?) } else { None };
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
             terminal_peer = rustix::pty::ioctl_tiocgptpeer(&master, flags).ok();
             terminal = Some(master);
@@ -124,15 +131,15 @@ impl Session {
         }
         Ok(Self {
             pid: process.pid,
-            exec,
+            exec: manner.exec,
             ended: None,
-            close_input: close_input && terminal.is_none(),
+            close_input: manner.close_input && terminal.is_none(),
             terminal,
             terminal_peer,
             outputs: [first, second],
             input: Input::new(stdin, poller),
             clients: Vec::new(),
-            log,
+            log: manner.log,
             phase: Phase::Running,
         })
     }

@@ -1,5 +1,7 @@
 //! The daemon's side of the protocol, for tests.
 
+#![allow(unreachable_pub, reason = "included by several test files")]
+
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::VecDeque;

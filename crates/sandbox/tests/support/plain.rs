@@ -1,6 +1,8 @@
 //! A back end without isolation: ordinary child processes. Shows that the loop needs nothing but
 //! the contract, and tests it without root.
 
+#![allow(unreachable_pub, reason = "included by several test files")]
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio as CommandStdio};
