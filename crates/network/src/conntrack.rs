@@ -24,9 +24,6 @@ const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
-const CTA_FILTER: u16 = 25;
-const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-const CTA_FILTER_F_CTA_IP_SRC: u32 = 1;
 
 const NFGENMSG_LEN: usize = 4;
 const HEADER: [u8; NFGENMSG_LEN] = [AF_INET, 0, 0, 0];
@@ -34,16 +31,13 @@ const NESTED: u16 = 0x8000;
 /// Deletions sent at once.
 const BATCH: usize = 256;
 
-/// Which flows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Flows {
-    /// Those that a container answers.
-    AnsweredBy(Ipv4Addr),
-    /// UDP flows to one of the host's own addresses and one of the ports that lead nowhere else.
-    UdpToHost {
-        /// Addresses and ports.
-        targets: Vec<(Ipv4Addr, u16)>,
-    },
+/// Which flows: all that are listed, because looking for one costs as much as looking for many.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Flows {
+    /// Containers that answer UDP flows.
+    pub(crate) answered_by: Vec<Ipv4Addr>,
+    /// The host's own addresses with ports, to which UDP flows go that lead nowhere else.
+    pub(crate) to_host: Vec<(Ipv4Addr, u16)>,
 }
 
 /// One direction of a flow.
@@ -57,25 +51,20 @@ struct Tuple {
 
 impl Flows {
     fn include(&self, original: Tuple, reply: Tuple) -> bool {
-        match self {
-            Self::AnsweredBy(address) => reply.source == *address,
-            Self::UdpToHost { targets } => {
-                original.protocol == UDP
-                    && reply.source == original.destination
-                    && targets.contains(&(original.destination, original.destination_port))
-            }
-        }
+        let unchanged = reply.source == original.destination;
+        let target = (original.destination, original.destination_port);
+        original.protocol == UDP
+            && (self.answered_by.contains(&reply.source)
+                || unchanged && self.to_host.contains(&target))
     }
 }
 
 /// Deletes the flows, and tells how many there were.
 pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
-    let found = match dump(flows, true) {
-        Ok(found) => found,
-        // Kernels before 5.8 cannot filter.
-        Err(NetlinkError::Refused { .. }) => dump(flows, false)?,
-        Err(error) => return Err(error),
-    };
+    if *flows == Flows::default() {
+        return Ok(0);
+    }
+    let found = dump(flows)?;
     let mut socket = nft::open()?;
     for part in found.chunks(BATCH) {
         let mut batch = Batch::new();
@@ -105,24 +94,13 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
 /// The original tuple and the id of a flow, as the kernel wrote them.
 type Handle = (Vec<u8>, Option<Vec<u8>>);
 
-fn dump(flows: &Flows, filtered: bool) -> Result<Vec<Handle>, NetlinkError> {
+fn dump(flows: &Flows) -> Result<Vec<Handle>, NetlinkError> {
     let mut batch = Batch::new();
     batch.request(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
         NLM_F_DUMP,
         &HEADER,
     );
-    if let (Flows::AnsweredBy(address), true) = (flows, filtered) {
-        batch
-            .nest(CTA_TUPLE_REPLY, |tuple| {
-                tuple.nest(CTA_TUPLE_IP, |ip| {
-                    ip.attr(CTA_IP_V4_SRC, &address.octets());
-                });
-            })
-            .nest(CTA_FILTER, |filter| {
-                filter.u32(CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_CTA_IP_SRC);
-            });
-    }
     let mut found = Vec::new();
     nft::open()?.query(&mut batch, true, |message| {
         found.extend(read_flow(message, flows));
@@ -171,8 +149,9 @@ mod tests {
             protocol,
             destination_port,
         };
-        let flows = Flows::UdpToHost {
-            targets: vec![(host, 53)],
+        let flows = Flows {
+            answered_by: Vec::new(),
+            to_host: vec![(host, 53)],
         };
         let to_host = tuple(client, host, UDP, 53);
         assert!(flows.include(to_host, tuple(host, client, UDP, 4000)));

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use rustix::fs::{Mode, OFlags};
+
 const ROOT: &str = "/proc/sys/net";
 
 /// Writes a switch unless it has the value already.
@@ -37,16 +39,23 @@ pub(crate) fn prepare_bridge(bridge: &str) -> Vec<String> {
     warnings
 }
 
-/// Sets up a container's new namespace before its interface comes: no IPv6 except on loopback, and
-/// as Docker does any user may bind low ports and send echo requests. A read-only /proc/sys leaves
-/// the kernel's defaults, which is no reason to fail a start.
+/// Sets up a container's new namespace: as Docker does, any user may bind low ports and send echo
+/// requests. A read-only /proc/sys leaves the kernel's defaults, no reason to fail a start.
 pub(crate) fn prepare_container_namespace() {
-    const SWITCHES: [(&str, &str); 3] = [
-        ("ipv6/conf/default/disable_ipv6", "1"),
-        ("ipv4/ip_unprivileged_port_start", "0"),
-        ("ipv4/ping_group_range", "0 2147483647"),
+    const SWITCHES: [(&str, &[u8]); 2] = [
+        ("ip_unprivileged_port_start", b"0"),
+        ("ping_group_range", b"0 2147483647"),
     ];
-    for (path, value) in SWITCHES {
-        fs::write(format!("{ROOT}/{path}"), value).ok();
+    // The directory is opened once: the kernel keeps the names of all namespaces in one chain, so
+    // that each step of a path costs more the more containers there are.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let Ok(directory) = rustix::fs::open(format!("{ROOT}/ipv4"), flags, Mode::empty()) else {
+        return;
+    };
+    for (name, value) in SWITCHES {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+            rustix::io::write(file, value).ok();
+        }
     }
 }

@@ -14,7 +14,6 @@ const STACK_BYTES: usize = 256 << 10;
 /// # Errors
 /// A thread or the namespace cannot be made, or the kernel refuses to bring `lo` up.
 pub fn isolated() -> Result<OwnedFd, EndpointError> {
-    let namespace_error = |step| move |source| EndpointError::Namespace { step, source };
     let make = || {
         netns::unshare_network().map_err(namespace_error("unshare"))?;
         let netns = netns::current_network().map_err(namespace_error("open it"))?;
@@ -33,4 +32,8 @@ pub fn isolated() -> Result<OwnedFd, EndpointError> {
         .map_err(namespace_error("start a thread"))?
         .join()
         .map_err(|_| namespace_error("run a thread")(std::io::Error::other("it panicked")))?
+}
+
+fn namespace_error(step: &'static str) -> impl FnOnce(std::io::Error) -> EndpointError {
+    move |source| EndpointError::Namespace { step, source }
 }

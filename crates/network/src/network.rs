@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
+use serde::{Deserialize, Serialize};
 
 use crate::addr::{AddressError, AddressPool};
 use crate::conntrack::{self, Flows};
@@ -22,6 +23,10 @@ use crate::types::Subnet;
 /// The kernel removes a veth by itself when its namespace goes; only what is left after this long
 /// (a process that still sits in the namespace) is deleted by us.
 const LINK_GRACE: Duration = Duration::from_secs(2);
+
+/// The kernel's table of flows is walked as a whole, milliseconds of work: changes that come
+/// together share one walk.
+const FLOW_DELAY: Duration = Duration::from_millis(20);
 
 /// What a network is to be.
 #[derive(Debug, Clone)]
@@ -66,7 +71,7 @@ impl NetworkConfig {
 }
 
 /// An endpoint in use, as the caller's records have it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LiveEndpoint {
     /// Its address.
     pub address: Ipv4Addr,
@@ -256,29 +261,35 @@ impl Work for Arc<Core> {
         Core::make(self).ok()
     }
 
-    fn run(&self, job: Job) {
-        // Both are tidying: whatever fails is found again by the next start's reconciliation.
-        match job {
-            Job::DeleteLink(name) => {
-                if let Ok(mut route) = Route::open() {
+    fn run(&self, jobs: Vec<Job>) {
+        // All of it is tidying: what fails is found again by the next start's reconciliation.
+        let Ok(mut route) = Route::open() else { return };
+        let mut flows = Flows::default();
+        for job in jobs {
+            match job {
+                Job::DeleteLink(name) => {
                     route.delete_link(&name).ok();
                 }
-            }
-            Job::ForgetFlows(address) => {
-                conntrack::forget(&Flows::AnsweredBy(address)).ok();
-            }
-            Job::ForgetUdpToHost(ports) => {
-                if let Ok(targets) = expand(&ports) {
-                    conntrack::forget(&Flows::UdpToHost { targets }).ok();
+                Job::ForgetFlows(address) => flows.answered_by.push(address),
+                Job::ForgetUdpToHost(ports) => {
+                    let addresses = route.addresses().unwrap_or_default();
+                    flows.to_host.extend(expand(&ports, &addresses));
                 }
             }
         }
+        conntrack::forget(&flows).ok();
     }
 }
 
+fn is_udp(port: &PublishedPort) -> bool {
+    port.container.protocol == Protocol::Udp
+}
+
 /// Replaces the unspecified address by each of the host's.
-fn expand(ports: &[(Ipv4Addr, u16)]) -> Result<Vec<(Ipv4Addr, u16)>, NetlinkError> {
-    let addresses = Route::open()?.addresses()?;
+fn expand(
+    ports: &[(Ipv4Addr, u16)],
+    addresses: &[(u32, Subnet, Ipv4Addr)],
+) -> Vec<(Ipv4Addr, u16)> {
     let mut targets = Vec::new();
     for (address, port) in ports {
         if address.is_unspecified() {
@@ -287,7 +298,7 @@ fn expand(ports: &[(Ipv4Addr, u16)]) -> Result<Vec<(Ipv4Addr, u16)>, NetlinkErro
             targets.push((*address, *port));
         }
     }
-    Ok(targets)
+    targets
 }
 
 /// An open network. Dropping it ends the background thread and the ready endpoints; bridge, table
@@ -390,11 +401,11 @@ impl Network {
         drop(publisher);
         let udp: Vec<_> = published
             .iter()
-            .filter(|port| port.container.protocol == Protocol::Udp)
+            .filter(|port| is_udp(port))
             .map(|port| (port.host_ip, port.host_port))
             .collect();
         if !udp.is_empty() {
-            self.pool.defer(Duration::ZERO, Job::ForgetUdpToHost(udp));
+            self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
         }
         // Where bridged packets pass the firewall (br_netfilter), a container that calls its own
         // published port is answered within the bridge, by the port it came from. Others do not
@@ -428,7 +439,9 @@ impl Network {
             .table
             .remove(socket, &forwards)
             .or_else(|_| self.table.rebuild(socket, &all_forwards(ports)));
-        self.pool.defer(Duration::ZERO, Job::ForgetFlows(address));
+        if forwards.iter().any(|forward| is_udp(&forward.port)) {
+            self.pool.defer(FLOW_DELAY, Job::ForgetFlows(address));
+        }
         outcome.map_err(|source| PublishError::Kernel {
             table: self.config.table.clone(),
             source,

@@ -27,8 +27,8 @@ const BACK_OFF: Duration = Duration::from_secs(2);
 pub(crate) trait Work: Send + 'static {
     /// Makes an endpoint; `None` if it failed.
     fn make(&self) -> Option<Endpoint>;
-    /// Does what was put off.
-    fn run(&self, job: Job);
+    /// Does what was put off, all that is due at once.
+    fn run(&self, jobs: Vec<Job>);
 }
 
 /// Something that is done after the reply.
@@ -140,10 +140,14 @@ fn serve(shared: &Shared, work: &impl Work) {
     let mut state = shared.lock();
     while !state.closing {
         let now = Instant::now();
-        if let Some(at) = state.jobs.iter().position(|(due, _)| *due <= now) {
-            let (_, job) = state.jobs.swap_remove(at);
+        let due: Vec<Job> = state
+            .jobs
+            .extract_if(.., |(due, _)| *due <= now)
+            .map(|(_, job)| job)
+            .collect();
+        if !due.is_empty() {
             drop(state);
-            work.run(job);
+            work.run(due);
             state = shared.lock();
             continue;
         }

@@ -365,6 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn allocate_a_port_with_closed_connections_succeeds_and_holds_it() {
+        let server = std::net::TcpListener::bind((LOOPBACK, 0)).expect("a listener");
+        let port = server.local_addr().expect("its address").port();
+        let client = std::net::TcpStream::connect((LOOPBACK, port)).expect("a connection");
+        // The side that closes first, here the server's, keeps the port in TIME_WAIT.
+        drop(server.accept().expect("a connection"));
+        drop(client);
+        drop(server);
+        let mut table = PortTable::new();
+        table
+            .allocate(OWNER, &[wish(LOOPBACK, port, port, Protocol::Tcp)])
+            .expect("the port");
+        assert!(std::net::TcpListener::bind((LOOPBACK, port)).is_err());
+    }
+
+    #[test]
     fn allocate_on_a_foreign_address_or_backwards_range_is_refused() {
         let mut table = PortTable::new();
         let foreign = wish(Ipv4Addr::new(203, 0, 113, 7), 8080, 8080, Protocol::Tcp);

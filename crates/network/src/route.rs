@@ -216,16 +216,7 @@ impl Route {
                         });
                     });
             });
-        // Before it is up, or the kernel would already have made a link-local address and sent
-        // multicast through it. Fails harmlessly where there is no IPv6.
-        batch
-            .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, 0, 0))
-            .text(IFLA_IFNAME, veth.host_name)
-            .nest(IFLA_AF_SPEC, |spec| {
-                spec.nest(AF_INET6, |inet6| {
-                    inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
-                });
-            });
+        without_ipv6(&mut batch, 0).text(IFLA_IFNAME, veth.host_name);
         batch
             .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, IFF_UP, IFF_UP))
             .text(IFLA_IFNAME, veth.host_name);
@@ -244,6 +235,7 @@ impl Route {
         subnet: Subnet,
     ) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
+        without_ipv6(&mut batch, index);
         set_up(&mut batch, LOOPBACK_INDEX);
         add_address(&mut batch, index, address, subnet.prefix());
         set_up(&mut batch, index);
@@ -257,7 +249,9 @@ impl Route {
             .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header)
             .attr(RTA_GATEWAY, &subnet.gateway().octets())
             .u32(RTA_OIF, index);
-        self.socket.execute(&mut batch)
+        let mut results = self.socket.exchange(&mut batch)?.into_iter();
+        let _without_ipv6 = results.next();
+        results.collect()
     }
 
     /// Inside a namespace: brings `lo` up.
@@ -352,6 +346,19 @@ fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
     if let Ok(subnet) = Subnet::new(address, prefix) {
         batch.attr(IFA_BROADCAST, &subnet.last().octets());
     }
+}
+
+/// Has interface `index`, or the one named by an attribute that is added, make no link-local
+/// address: without one the kernel sends nothing by IPv6. It must be said before the interface is
+/// up, and is refused, which does no harm, where there is no IPv6 at all.
+fn without_ipv6(batch: &mut Batch, index: u32) -> &mut Batch {
+    batch
+        .request(RTM_NEWLINK, NLM_F_ACK, &link_header(index, 0, 0))
+        .nest(IFLA_AF_SPEC, |spec| {
+            spec.nest(AF_INET6, |inet6| {
+                inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
+            });
+        })
 }
 
 fn set_up(batch: &mut Batch, index: u32) {
