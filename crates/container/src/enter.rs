@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use hull_sys::caps::{self, CapSet, Sets};
 use hull_sys::features::Features;
 use hull_sys::rlimit::{self, Applied};
-use hull_sys::{Errno, ids, proc, seccomp};
+use hull_sys::{Errno, ids, proc, seccomp, signal};
 use rustix::fs::{Mode, OFlags};
 
 use crate::process::PreparedProcess;
@@ -65,6 +65,7 @@ fn prepare(
     report: &Reporter,
 ) -> Result<(), Failed> {
     limits(process, proc_root, report)?;
+    signal::reset().at(Step::Signals)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     credentials(process)?;
     // A change of credentials clears it, so it comes after.

@@ -28,6 +28,7 @@ steps! {
     CgroupNamespace = "make a control group namespace",
     Loopback = "set the loopback interface up",
     Session = "start a session",
+    Signals = "set signals to their defaults",
     Terminal = "set the controlling terminal",
     Stdio = "set standard input and output",
     Propagation = "make mounts private",

@@ -111,6 +111,31 @@ pub fn set_blocked(set: SignalSet) -> Result<SignalSet> {
     Ok(SignalSet(old))
 }
 
+/// Gives every signal its default disposition and blocks none, as a new program expects it.
+///
+/// Ignored and blocked signals outlive execve, and Rust's runtime ignores SIGPIPE. For the child
+/// between clone3 and execve: handlers of this process would be lost.
+///
+/// # Errors
+/// None in practice.
+pub fn reset() -> Result<()> {
+    // struct sigaction of the kernel, all zeroes: SIG_DFL, no flags, empty mask.
+    let default = [0u64; 4];
+    for number in (1..=64).filter(|number| ![libc::SIGKILL, libc::SIGSTOP].contains(number)) {
+        // SAFETY: a kernel sigaction is at most 32 bytes on 64-bit Linux and is only read.
+        check(unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                SET_SIZE,
+            )
+        })?;
+    }
+    set_blocked(SignalSet::EMPTY).map(drop)
+}
+
 /// A non-blocking, close-on-exec descriptor from which the signals are read. Block them first.
 ///
 /// # Errors
