@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use hull_sys::netns;
 
 use crate::endpoint::EndpointError;
+use crate::host;
 use crate::route::Route;
 
 const STACK_BYTES: usize = 256 << 10;
@@ -17,6 +18,7 @@ pub fn isolated() -> Result<OwnedFd, EndpointError> {
     let make = || {
         netns::unshare_network().map_err(namespace_error("unshare"))?;
         let netns = netns::current_network().map_err(namespace_error("open it"))?;
+        host::prepare_container_namespace();
         let up = |source| EndpointError::Link {
             step: "bring lo up",
             source,

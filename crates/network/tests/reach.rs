@@ -9,6 +9,7 @@ use common::{
     serve_udp, within,
 };
 use hull_model::spec::Protocol;
+use hull_network::NetworkConfig;
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -151,6 +152,50 @@ fn container_reaches_other_hosts_by_masquerade_and_is_not_routed_to() {
     assert_eq!(ask_tcp(&world.other, container.address, 80), None);
     // The host itself does reach it.
     assert!(ask_tcp(&world.host, container.address, 80).is_some());
+}
+
+#[test]
+fn two_networks_of_a_host_meet_only_by_published_ports() {
+    let world = World::new();
+    let first = world.open();
+    let config = NetworkConfig {
+        pool_size: 1,
+        ..NetworkConfig::new("hull1")
+    };
+    let second = world.open_with(&config, &[]);
+    let subnets = within(&world.host, || [first.info().subnet, second.info().subnet]);
+    assert!(!subnets[0].overlaps(subnets[1]), "{subnets:?}");
+    let (web, client) = (world.attach(&first), world.attach(&second));
+    serve_tcp(&web.netns, ANY, 80, "web");
+    let wish = publish(ANY, 8080, 80, Protocol::Tcp);
+    within(&world.host, || first.publish(web.address, &[wish])).expect("publish");
+
+    assert_eq!(ask_tcp(&client.netns, web.address, 80), None);
+    assert!(ask_tcp(&client.netns, HOST_ADDRESS, 8080).is_some());
+    assert!(ask_tcp(&client.netns, client.gateway, 8080).is_some());
+    assert!(ask_tcp(&client.netns, web.gateway, 8080).is_some());
+    let error = within(&world.host, || second.publish(client.address, &[wish]));
+    assert!(error.is_err(), "the port is the first network's");
+    assert!(
+        within(&world.host, || first.check())
+            .expect("check")
+            .is_empty()
+    );
+    assert!(
+        within(&world.host, || second.check())
+            .expect("check")
+            .is_empty()
+    );
+}
+
+#[test]
+fn namespace_without_a_network_has_loopback_alone() {
+    let world = World::new();
+    let namespace = within(&world.host, hull_network::isolated).expect("a namespace");
+    serve_tcp(&namespace, LOOPBACK, 80, "self");
+    assert!(ask_tcp(&namespace, LOOPBACK, 80).is_some());
+    assert_eq!(ip(&namespace, "-o link").lines().count(), 1);
+    assert_eq!(ip(&namespace, "route"), "");
 }
 
 #[test]
