@@ -122,6 +122,35 @@ impl Events {
     }
 }
 
+impl crate::Engine {
+    /// Listens to events: kept ones from `since_ns` on, then new ones up to `until_ns`.
+    ///
+    /// # Errors
+    /// For an unknown filter.
+    pub fn listen(
+        &self,
+        since_ns: Option<i64>,
+        until_ns: Option<i64>,
+        filters: Filters,
+    ) -> hull_model::Result<mpsc::Receiver<Event>> {
+        const KNOWN: [&str; 11] = [
+            "config",
+            "container",
+            "daemon",
+            "event",
+            "image",
+            "label",
+            "network",
+            "scope",
+            "type",
+            "volume",
+            "label!",
+        ];
+        filters.allow_only(&KNOWN)?;
+        Ok(self.events.listen(since_ns, until_ns, filters))
+    }
+}
+
 fn wanted(event: &Event, filters: &Filters) -> bool {
     let named = |v: &str| {
         event.id == v

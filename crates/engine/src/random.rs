@@ -1,7 +1,7 @@
 //! Random ids and numbers from the kernel.
 
 /// 64 random bits.
-pub fn number() -> u64 {
+pub(crate) fn number() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
     u64::from_le_bytes(bytes)
@@ -9,7 +9,7 @@ pub fn number() -> u64 {
 
 /// 64 random hex digits whose first twelve are not all decimal digits, so that a short id is
 /// never taken for a number.
-pub fn id() -> String {
+pub(crate) fn id() -> String {
     loop {
         let mut bytes = [0; 32];
         fill(&mut bytes);

@@ -79,18 +79,18 @@ impl Engine {
     /// Takes over what was found and sweeps what belongs to nobody.
     pub(crate) async fn adopt(self: &Arc<Self>, found: Vec<Found>) {
         let ids: HashSet<String> = found.iter().map(|f| f.record.id.clone()).collect();
-        self.sweep(&ids).await;
+        let groups = self.sweep(&ids).await;
         for one in found {
             let id = one.record.id.clone();
             if let Err(error) = self.containers.reserve(&one.record.name, &id) {
                 tracing::error!(error = %error.chain(), id, "two records have one name: the second is left alone");
                 continue;
             }
-            self.adopt_one(one).await;
+            self.adopt_one(one, &groups).await;
         }
     }
 
-    async fn adopt_one(self: &Arc<Self>, found: Found) {
+    async fn adopt_one(self: &Arc<Self>, found: Found, groups: &HashSet<String>) {
         let live = found.live();
         let Found {
             mut record,
@@ -140,7 +140,7 @@ impl Engine {
                         tracing::error!(error = %error.chain(), id = record.id, "cannot record an exit");
                     }
                 } else {
-                    self.settle(&container, record).await;
+                    self.settle(&container, record, groups).await;
                 }
             }
         }
@@ -148,8 +148,15 @@ impl Engine {
 
     /// A container that did not run: leftovers of a start that was cut short go; what was about
     /// to be restarted or always runs is started.
-    async fn settle(self: &Arc<Self>, container: &Arc<Container>, mut record: ContainerRecord) {
-        self.kill_cgroup(&record).await;
+    async fn settle(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        mut record: ContainerRecord,
+        groups: &HashSet<String>,
+    ) {
+        if groups.contains(&record.id) || !record.spec.cgroup_parent.is_empty() {
+            self.kill_cgroup(&record).await;
+        }
         let _ = fs::remove_dir_all(self.settings.sandbox_dir(&record.id));
         if record.spec.auto_remove && record.state == ContainerState::Exited {
             let _op = container.op.lock().await;
@@ -172,8 +179,9 @@ impl Engine {
         }
     }
 
-    /// Removes sandboxes, control groups, folders and layers that belong to no record.
-    async fn sweep(&self, known: &HashSet<String>) {
+    /// Removes sandboxes, control groups, folders and layers that belong to no record. Gives the
+    /// names of the control groups that belong to one.
+    async fn sweep(self: &Arc<Self>, known: &HashSet<String>) -> HashSet<String> {
         for name in names(&self.settings.run_dir.join("s")) {
             if !known.iter().any(|id| id.starts_with(&name)) {
                 let dir = self.settings.run_dir.join("s").join(&name);
@@ -190,12 +198,12 @@ impl Engine {
             }
         }
         let parent = self.settings.cgroup_parent.clone();
-        let groups: Vec<String> = crate::system::cgroup::children(&parent)
-            .into_iter()
-            .filter(|n| !known.contains(n))
-            .collect();
+        let (kept, strays): (HashSet<String>, HashSet<String>) =
+            crate::system::cgroup::children(&parent)
+                .into_iter()
+                .partition(|name| known.contains(name));
         let outcome = tokio::task::spawn_blocking(move || {
-            for group in groups {
+            for group in strays {
                 let path = format!("/{}/{group}", parent.trim_matches('/'));
                 if let Err(error) = crate::system::cgroup::kill_and_remove(&path) {
                     tracing::error!(error = %error.chain(), path, "cannot sweep a control group");
@@ -210,21 +218,23 @@ impl Engine {
                 let _ = fs::remove_dir_all(self.settings.container_dir(&name));
             }
         }
-        if let Err(error) = self.sweep_layers(known) {
-            tracing::error!(%error, "cannot sweep writable layers");
-        }
+        // Moved out of sight before the first request: later ones make layers of their own.
+        let swept = self.sweep_layers(known);
+        let engine = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            // Deleting what was written may take long; nobody waits for it.
+            if let Err(error) = swept.and_then(|()| engine.snapshots.empty_trash()) {
+                tracing::error!(%error, "cannot sweep writable layers");
+            }
+        });
+        kept
     }
 
     fn sweep_layers(&self, known: &HashSet<String>) -> Result<(), hull_snapshot::SnapshotError> {
-        for id in self
-            .snapshots
-            .list()?
-            .iter()
+        let list = self.snapshots.list()?;
+        list.iter()
             .filter(|id| !known.contains(*id))
-        {
-            self.snapshots.remove(id)?;
-        }
-        self.snapshots.empty_trash()
+            .try_for_each(|id| self.snapshots.remove(id))
     }
 
     /// Stops every running container, as `hull daemon stop --all` asks.

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
 /// A control connection.
 #[derive(Debug)]
-pub struct Shim {
+pub(crate) struct Shim {
     /// Frames are written one after the other.
     writer: AsyncMutex<tokio::net::unix::OwnedWriteHalf>,
     pending: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
@@ -30,7 +30,7 @@ pub struct Shim {
 
 /// What a control connection tells without being asked.
 #[derive(Debug)]
-pub enum Notice {
+pub(crate) enum Notice {
     /// An event of the shim.
     Event(Event),
     /// The connection ended: the shim is gone.
@@ -41,7 +41,7 @@ impl Shim {
     /// Starts a shim in `dir` (made here) and connects to it.
     ///
     /// The listening socket is made by us and inherited, so that connecting needs no waiting.
-    pub async fn spawn(
+    pub(crate) async fn spawn(
         binary: &Path,
         dir: &Path,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Notice>)> {
@@ -91,7 +91,7 @@ impl Shim {
     }
 
     /// Connects to the shim that serves `dir`, if it lives.
-    pub async fn connect(
+    pub(crate) async fn connect(
         dir: &Path,
     ) -> std::io::Result<(Arc<Self>, mpsc::UnboundedReceiver<Notice>)> {
         Ok(Self::over(
@@ -156,13 +156,8 @@ impl Shim {
         }
     }
 
-    /// Process id of the shim, if this daemon started it.
-    pub fn pid(&self) -> Option<rustix::process::Pid> {
-        self.child
-    }
-
     /// Sends a request with descriptors and waits for its reply. `Reply::Failed` is an error.
-    pub async fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
+    pub(crate) async fn call(&self, request: Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Call { seq, request })
             .map_err(|e| Error::internal("cannot encode a request to the shim", e))?;
@@ -210,7 +205,7 @@ fn gone() -> Error {
 }
 
 /// A connected pair: one end for the shim, one for us.
-pub fn stream_pair() -> Result<(OwnedFd, UnixStream)> {
+pub(crate) fn stream_pair() -> Result<(OwnedFd, UnixStream)> {
     let fail = |e| Error::internal("cannot make a socket pair", e);
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(fail)?;
     ours.set_nonblocking(true).map_err(fail)?;

@@ -1,32 +1,33 @@
 //! Use-cases of volumes.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use hull_model::{Error, ErrorKind, Result};
 use hull_snapshot::Snapshotter;
 use hull_state::{ContainerRecord, MountPoint};
-use hull_volume::Volume;
+use hull_volume::{ANONYMOUS_LABEL, Volume, VolumeError};
 
 use crate::Engine;
 use crate::containers::remove::PruneReport;
 use crate::filters::Filters;
 use crate::images::Image;
-use crate::random;
 
 impl Engine {
     /// Makes the volumes of a container that are missing, with the image's content in empty ones.
     pub(crate) fn ensure_volumes(&self, record: &ContainerRecord, image: &Image) -> Result<()> {
         let mut view: Option<OwnedFd> = None;
         for point in record.mounts.iter().filter(|m| m.kind == "volume") {
+            let mut labels = BTreeMap::new();
+            if point.anonymous {
+                labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
+            }
             let volume = self
                 .volumes
-                .create(&point.name, &BTreeMap::new(), point.anonymous)
-                .map_err(crate::internal("cannot make a volume"))?;
-            if image.host
-                || no_copy(record, point)
-                || !self.volumes.is_empty(&volume.name).unwrap_or(false)
-            {
+                .create(&point.name, labels, BTreeMap::new())
+                .map_err(crate::internal("cannot make a volume; is the disk full?"))?;
+            if image.host || no_copy(record, point) || has_content(&volume.mountpoint) {
                 continue;
             }
             let root = match &view {
@@ -34,7 +35,7 @@ impl Engine {
                 None => view.insert(self.image_view(image)?),
             };
             self.volumes
-                .copy_up(&volume.name, root, &point.target)
+                .copy_up(&volume.name, root.as_fd(), Path::new(&point.target))
                 .map_err(crate::internal(
                     "cannot copy the image's content into a volume",
                 ))?;
@@ -85,6 +86,19 @@ impl Engine {
         }
     }
 
+    /// Where a volume's content is, or will be once it is made.
+    pub(crate) fn volume_path(&self, name: &str) -> String {
+        let known = self.volumes.inspect(name).map(|v| v.mountpoint);
+        let path = known.unwrap_or_else(|_| {
+            self.settings
+                .data_dir
+                .join("volume")
+                .join(name)
+                .join("_data")
+        });
+        path.display().to_string()
+    }
+
     fn volume_users(&self, name: &str) -> Vec<String> {
         let uses = |r: &ContainerRecord| {
             r.mounts
@@ -130,10 +144,10 @@ impl Engine {
     /// # Errors
     /// `NotFound`.
     pub fn volume(&self, name: &str) -> Result<Volume> {
-        self.volumes
-            .get(name)
-            .map_err(crate::internal("cannot read a volume"))?
-            .ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+        self.volumes.inspect(name).map_err(|error| match error {
+            VolumeError::NotFound(_) => Error::not_found(format!("get {name}: no such volume")),
+            error => Error::internal("cannot read a volume", error),
+        })
     }
 
     /// Makes a volume; one that exists is given back.
@@ -143,21 +157,19 @@ impl Engine {
     pub fn create_volume(
         &self,
         name: Option<String>,
-        labels: &BTreeMap<String, String>,
+        labels: BTreeMap<String, String>,
+        options: BTreeMap<String, String>,
     ) -> Result<Volume> {
-        let anonymous = name.is_none();
-        let name = name.unwrap_or_else(random::id);
-        hull_model::name::validate("volume", &name)?;
-        let volume = self
-            .volumes
-            .create(&name, labels, anonymous)
-            .map_err(crate::internal("cannot make the volume"))?;
-        self.events.emit(
-            "volume",
-            "create",
-            &name,
-            [("driver".into(), "local".into())].into(),
-        );
+        let volume = match name.filter(|n| !n.is_empty()) {
+            Some(name) => {
+                hull_model::name::validate("volume", &name)?;
+                self.volumes.create(&name, labels, options)
+            }
+            None => self.volumes.create_anonymous(labels),
+        };
+        let volume = volume.map_err(crate::internal("cannot make the volume"))?;
+        let facts = [("driver".into(), "local".into())].into();
+        self.events.emit("volume", "create", &volume.name, facts);
         Ok(volume)
     }
 
@@ -206,13 +218,13 @@ impl Engine {
             .list()
             .map_err(crate::internal("cannot list volumes"))?
         {
-            if !(all || volume.anonymous)
+            if !(all || volume.is_anonymous())
                 || !filters.match_labels(&volume.labels)
                 || self.volume_use(&volume.name) > 0
             {
                 continue;
             }
-            let size = self.volumes.size(&volume.name).unwrap_or(0);
+            let size = self.volumes.usage(&volume.name).unwrap_or(0);
             if self.remove_volume(&volume.name, false).is_ok() {
                 report.deleted.push(volume.name);
                 report.reclaimed += size;
@@ -223,7 +235,7 @@ impl Engine {
 
     /// Bytes in a volume.
     pub fn volume_size(&self, name: &str) -> u64 {
-        self.volumes.size(name).unwrap_or(0)
+        self.volumes.usage(name).unwrap_or(0)
     }
 }
 
@@ -234,4 +246,8 @@ fn no_copy(record: &ContainerRecord, point: &MountPoint) -> bool {
         m.target.trim_end_matches('/') == point.target
             && matches!(m.source, MountSource::Volume { no_copy: true, .. })
     })
+}
+
+fn has_content(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }

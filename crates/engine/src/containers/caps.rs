@@ -4,7 +4,7 @@ use hull_model::{Error, Result};
 use hull_sys::caps::CapSet;
 
 /// What Docker grants by default.
-pub const DEFAULT: [&str; 14] = [
+pub(crate) const DEFAULT: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FSETID",
@@ -22,7 +22,7 @@ pub const DEFAULT: [&str; 14] = [
 ];
 
 /// Every capability this kernel grants us, without `CAP_`.
-pub fn all() -> Vec<String> {
+pub(crate) fn all() -> Vec<String> {
     let own = hull_sys::caps::get()
         .map(|sets| sets.permitted)
         .unwrap_or(CapSet::default());
@@ -36,7 +36,7 @@ pub fn all() -> Vec<String> {
 ///
 /// # Errors
 /// If a name is not a capability.
-pub fn resolve(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
+pub(crate) fn resolve(add: &[String], drop: &[String], privileged: bool) -> Result<Vec<String>> {
     let add = normalise(add)?;
     let drop = normalise(drop)?;
     if privileged {

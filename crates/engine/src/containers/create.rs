@@ -258,7 +258,7 @@ impl Engine {
         MountPoint {
             kind: "volume".into(),
             name: name.to_owned(),
-            source: self.volumes.data_path(name).display().to_string(),
+            source: self.volume_path(name),
             target,
             mode,
             rw,

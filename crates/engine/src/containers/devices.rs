@@ -15,7 +15,7 @@ const MAX_NODES: usize = 4096;
 
 /// Nodes to make and what may be done with devices.
 #[derive(Debug, Default)]
-pub struct Devices {
+pub(crate) struct Devices {
     /// Nodes.
     pub nodes: Vec<PlanDevice>,
     /// Rules in order.
@@ -35,7 +35,7 @@ fn allow(kind: char, major: Option<u32>, minor: Option<u32>, access: &str) -> De
 impl Devices {
     /// What every container has: memory devices, terminals, and the right to make nodes that
     /// nobody can then open.
-    pub fn default_set(privileged: bool) -> Self {
+    pub(crate) fn default_set(privileged: bool) -> Self {
         let nodes = vec![
             node("/dev/null", 1, 3),
             node("/dev/zero", 1, 5),
@@ -70,7 +70,7 @@ impl Devices {
     ///
     /// # Errors
     /// If the path is missing or no device.
-    pub fn add(&mut self, device: &Device) -> Result<()> {
+    pub(crate) fn add(&mut self, device: &Device) -> Result<()> {
         let path = Path::new(&device.host_path);
         let metadata = fs::metadata(path).map_err(|e| {
             Error::with_source(
@@ -124,7 +124,7 @@ impl Devices {
     }
 
     /// Every node directly in the host's /dev, for privileged containers.
-    pub fn add_all_of_host(&mut self) {
+    pub(crate) fn add_all_of_host(&mut self) {
         let Ok(entries) = fs::read_dir("/dev") else {
             return;
         };
@@ -169,7 +169,7 @@ fn plan_device(metadata: &fs::Metadata, target: &str) -> Option<PlanDevice> {
 ///
 /// # Errors
 /// If it is not of that form.
-pub fn parse_rule(text: &str) -> Result<DeviceRule> {
+pub(crate) fn parse_rule(text: &str) -> Result<DeviceRule> {
     let wrong = || {
         Error::invalid(format!(
             "invalid device cgroup rule format: '{text}': want 'c 1:3 rwm'"

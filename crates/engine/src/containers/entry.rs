@@ -9,7 +9,7 @@ use crate::shim::Shim;
 
 /// A container.
 #[derive(Debug)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its id, never changed.
     pub id: String,
     record: Mutex<ContainerRecord>,
@@ -28,7 +28,7 @@ pub struct Container {
 
 /// Ends of runs, for those who wait.
 #[derive(Debug, Clone, Default)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Runs that ended.
     pub ended: u64,
     /// A run is on (or about to be).
@@ -43,7 +43,7 @@ pub struct Runs {
 
 /// A client that attached before the start.
 #[derive(Debug)]
-pub struct PendingAttach {
+pub(crate) struct PendingAttach {
     /// The shim's end of its stream.
     pub socket: std::os::fd::OwnedFd,
     /// Which streams.
@@ -52,7 +52,7 @@ pub struct PendingAttach {
 
 impl Container {
     /// Wraps a record.
-    pub fn new(record: ContainerRecord) -> Arc<Self> {
+    pub(crate) fn new(record: ContainerRecord) -> Arc<Self> {
         let runs = Runs {
             running: record.state.is_running(),
             code: record.exit_code,
@@ -71,32 +71,32 @@ impl Container {
     }
 
     /// A copy of the record.
-    pub fn record(&self) -> ContainerRecord {
+    pub(crate) fn record(&self) -> ContainerRecord {
         self.lock().clone()
     }
 
     /// Reads the record without copying it.
-    pub fn with<T>(&self, read: impl FnOnce(&ContainerRecord) -> T) -> T {
+    pub(crate) fn with<T>(&self, read: impl FnOnce(&ContainerRecord) -> T) -> T {
         read(&self.lock())
     }
 
     /// Replaces the record. Called after it was written to the database.
-    pub fn set(&self, record: ContainerRecord) {
+    pub(crate) fn set(&self, record: ContainerRecord) {
         *self.lock() = record;
     }
 
     /// Changes the record in memory alone.
-    pub fn change(&self, change: impl FnOnce(&mut ContainerRecord)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut ContainerRecord)) {
         change(&mut self.lock());
     }
 
     /// The shim of the current run.
-    pub fn shim(&self) -> Option<Arc<Shim>> {
+    pub(crate) fn shim(&self) -> Option<Arc<Shim>> {
         lock(&self.shim).clone()
     }
 
     /// Sets or clears the shim.
-    pub fn set_shim(&self, shim: Option<Arc<Shim>>) {
+    pub(crate) fn set_shim(&self, shim: Option<Arc<Shim>>) {
         *lock(&self.shim) = shim;
     }
 
@@ -106,6 +106,6 @@ impl Container {
 }
 
 /// Locks a mutex whose data a panic cannot have left half changed.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

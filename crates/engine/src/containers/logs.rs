@@ -368,7 +368,12 @@ impl Watch {
             | inotify::WatchFlags::MOVED_TO;
         std::fs::create_dir_all(dir)?;
         inotify::add_watch(&fd, dir, events)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe for types whose descriptor may change; an OwnedFd keeps its own"
+        )]
+        let watched = AsyncFd::new(fd)?;
+        Ok(Self(watched))
     }
 
     async fn changed(&mut self) -> std::io::Result<()> {

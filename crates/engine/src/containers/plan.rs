@@ -42,7 +42,7 @@ const READ_ONLY: [&str; 5] = [
 
 /// What the plan needs besides the record.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     /// Root file system.
     pub rootfs: RootFs,
     /// Namespaces as they were resolved to descriptors.
@@ -63,7 +63,7 @@ pub struct Surroundings<'a> {
 ///
 /// # Errors
 /// If the record asks for a capability, device or kernel parameter that cannot be had.
-pub fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Result<LaunchPlan> {
+pub(crate) fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Result<LaunchPlan> {
     let spec = &record.spec;
     let mut devices = devices::Devices::default_set(spec.privileged);
     for device in &spec.devices {
@@ -119,7 +119,7 @@ pub fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Result<Laun
 }
 
 /// Path of the container's control group.
-pub fn cgroup_path(record: &ContainerRecord, parent: &str) -> String {
+pub(crate) fn cgroup_path(record: &ContainerRecord, parent: &str) -> String {
     let parent = if record.spec.cgroup_parent.is_empty() {
         parent
     } else {
@@ -129,7 +129,7 @@ pub fn cgroup_path(record: &ContainerRecord, parent: &str) -> String {
 }
 
 /// The host name a container shows.
-pub fn hostname(record: &ContainerRecord) -> String {
+pub(crate) fn hostname(record: &ContainerRecord) -> String {
     if record.spec.hostname.is_empty() {
         record.id.get(..12).unwrap_or(&record.id).to_owned()
     } else {
@@ -155,7 +155,7 @@ fn process(spec: &ContainerSpec) -> Result<ProcessPlan> {
 }
 
 /// The system call filter of a container's processes.
-pub fn seccomp(spec: &ContainerSpec) -> SeccompPlan {
+pub(crate) fn seccomp(spec: &ContainerSpec) -> SeccompPlan {
     match &spec.seccomp {
         _ if spec.privileged => SeccompPlan::Unconfined,
         SeccompChoice::Default => SeccompPlan::Default,
@@ -165,7 +165,7 @@ pub fn seccomp(spec: &ContainerSpec) -> SeccompPlan {
 }
 
 /// What first and later processes of a container share.
-pub fn base_process(spec: &ContainerSpec) -> Result<ProcessPlan> {
+pub(crate) fn base_process(spec: &ContainerSpec) -> Result<ProcessPlan> {
     Ok(ProcessPlan {
         cwd: if spec.working_dir.is_empty() {
             "/".into()
@@ -182,7 +182,7 @@ pub fn base_process(spec: &ContainerSpec) -> Result<ProcessPlan> {
 }
 
 /// The environment: PATH, HOSTNAME and TERM first, so that what the image or user says wins.
-pub fn environment(spec: &ContainerSpec) -> Vec<String> {
+pub(crate) fn environment(spec: &ContainerSpec) -> Vec<String> {
     let mut env = vec![DEFAULT_PATH.to_owned()];
     if spec.tty {
         env.push("TERM=xterm".into());
@@ -197,7 +197,7 @@ pub fn environment(spec: &ContainerSpec) -> Vec<String> {
 }
 
 /// Sets one variable; a bare name takes it out.
-pub fn set_env(env: &mut Vec<String>, entry: &str) {
+pub(crate) fn set_env(env: &mut Vec<String>, entry: &str) {
     let name = entry.split('=').next().unwrap_or_default();
     let place = env.iter().position(|e| e.split('=').next() == Some(name));
     match (place, entry.contains('=')) {

@@ -9,7 +9,7 @@ use super::entry::Container;
 
 /// The maps; names are reserved before a record exists.
 #[derive(Debug, Default)]
-pub struct Registry(RwLock<Maps>);
+pub(crate) struct Registry(RwLock<Maps>);
 
 #[derive(Debug, Default)]
 struct Maps {
@@ -23,7 +23,7 @@ impl Registry {
     ///
     /// # Errors
     /// If none or several match.
-    pub fn find(&self, key: &str) -> Result<Arc<Container>> {
+    pub(crate) fn find(&self, key: &str) -> Result<Arc<Container>> {
         let maps = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let name = key.strip_prefix('/').unwrap_or(key);
         if let Some(found) = maps.by_id.get(key) {
@@ -53,7 +53,7 @@ impl Registry {
     ///
     /// # Errors
     /// If it is taken, with Docker's words.
-    pub fn reserve(&self, name: &str, id: &str) -> Result<()> {
+    pub(crate) fn reserve(&self, name: &str, id: &str) -> Result<()> {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         match maps.by_name.get(name) {
             Some(other) if other != id => Err(Error::conflict(format!(
@@ -68,7 +68,7 @@ impl Registry {
     }
 
     /// Gives a name back, if it is this id's.
-    pub fn release(&self, name: &str, id: &str) {
+    pub(crate) fn release(&self, name: &str, id: &str) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if maps.by_name.get(name).is_some_and(|owner| owner == id) {
             maps.by_name.remove(name);
@@ -76,13 +76,13 @@ impl Registry {
     }
 
     /// Adds a container whose name is reserved.
-    pub fn insert(&self, container: Arc<Container>) {
+    pub(crate) fn insert(&self, container: Arc<Container>) {
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.by_id.insert(container.id.clone(), container);
     }
 
     /// Takes a container out, with its name.
-    pub fn remove(&self, container: &Container) {
+    pub(crate) fn remove(&self, container: &Container) {
         let name = container.with(|r| r.name.clone());
         let mut maps = self.0.write().unwrap_or_else(PoisonError::into_inner);
         maps.by_id.remove(&container.id);
@@ -96,7 +96,7 @@ impl Registry {
     }
 
     /// All of them.
-    pub fn all(&self) -> Vec<Arc<Container>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         self.0
             .read()
             .unwrap_or_else(PoisonError::into_inner)

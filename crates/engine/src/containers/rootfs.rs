@@ -1,8 +1,8 @@
 //! Where a container's root file system comes from, and what was written in it.
 
-use hull_model::Result;
+use hull_model::{Error, Result};
 use hull_proto::plan::RootFs;
-use hull_snapshot::Snapshotter;
+use hull_snapshot::{Change, SnapshotError, Snapshotter};
 use hull_state::ContainerRecord;
 
 use crate::Engine;
@@ -30,6 +30,33 @@ impl Engine {
             work: layers.work,
             volatile: record.spec.auto_remove,
         })
+    }
+
+    /// What a container has changed in its image, sorted by path.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for the image `host`, whose changes live in memory.
+    pub fn changes(&self, key: &str) -> Result<Vec<Change>> {
+        let record = self.container(key)?;
+        let image = match record.image_id {
+            Some(id) => self.images.by_id(id)?,
+            None => return Ok(Vec::new()),
+        };
+        if image.host {
+            return Err(Error::invalid(
+                "the changes of this container live in memory and cannot be listed",
+            ));
+        }
+        match self
+            .snapshots
+            .changes(&record.id, &self.images.lowers(&image)?)
+        {
+            // Before its first start a container has written nothing.
+            Err(SnapshotError::NotFound(_)) => Ok(Vec::new()),
+            outcome => outcome.map_err(crate::internal(
+                "cannot compare the container with its image",
+            )),
+        }
     }
 
     /// Bytes written in a container's root file system.
