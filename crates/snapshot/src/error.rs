@@ -1,0 +1,69 @@
+//! Failures of snapshots.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hull_model::{Error, ErrorKind};
+
+/// Why an operation on a snapshot failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The id could lead elsewhere.
+    #[error("invalid snapshot id {0:?}: only letters, digits, `_`, `.` and `-` are allowed")]
+    Id(String),
+    /// There is none of that id.
+    #[error("no such snapshot: {0}")]
+    NotFound(String),
+    /// A file operation failed.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The layers cannot be merged.
+    #[error("cannot mount a view of {layers} layers{}", note.as_ref().map(|n| format!(" ({n})")).unwrap_or_default())]
+    Mount {
+        /// How many.
+        layers: usize,
+        /// What the kernel noted.
+        note: Option<String>,
+        /// The host's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SnapshotError {
+    pub(crate) fn io(what: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io {
+            what,
+            path: path.to_owned(),
+            source: source.into(),
+        }
+    }
+}
+
+impl From<SnapshotError> for Error {
+    fn from(error: SnapshotError) -> Self {
+        let kind = match &error {
+            SnapshotError::Id(_) => ErrorKind::InvalidArgument,
+            SnapshotError::NotFound(_) => ErrorKind::NotFound,
+            SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                ErrorKind::Unavailable
+            }
+            _ => ErrorKind::Internal,
+        };
+        let message = error.to_string();
+        match error {
+            SnapshotError::Io { source, .. } | SnapshotError::Mount { source, .. } => {
+                Error::with_source(kind, message, source)
+            }
+            _ => Error::new(kind, message),
+        }
+    }
+}
