@@ -1,0 +1,17 @@
+//! What each route does, one file per resource.
+pub(crate) mod containers;
+pub(crate) mod exec;
+pub(crate) mod images;
+pub(crate) mod lists;
+pub(crate) mod networks;
+pub(crate) mod streams;
+pub(crate) mod system;
+pub(crate) mod volumes;
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use hull_engine::Engine;
+
+/// The engine, as handlers take it.
+pub(crate) type Eng = State<Arc<Engine>>;

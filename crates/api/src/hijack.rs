@@ -1,0 +1,314 @@
+//! Connections that leave HTTP: attach and exec turn theirs into a byte stream.
+//!
+//! ```text
+//! client ◀─connection─▶ this relay ◀─socket pair─▶ shim
+//! ```
+//!
+//! The shim already writes what clients read (raw bytes, or frames with 8-byte headers), so the
+//! relay only copies, half-closes where the client does, and watches for the detach keys. Its
+//! end of the pair reaches the shim before the client is told that it may go on: no output of a
+//! process started right after is missed.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::ext::ReasonPhrase;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::body;
+use crate::detach::DetachKeys;
+use crate::error::{ApiError, ApiResult};
+
+use crate::version::ApiVersion;
+
+/// Bytes of a stream without framing: a terminal's, or any to old clients.
+pub(crate) const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
+/// Bytes of a stream in frames that tell stdout from stderr.
+pub(crate) const MULTIPLEXED_STREAM: &str = "application/vnd.docker.multiplexed-stream";
+
+const COPY_BUFFER: usize = 32 << 10;
+
+/// The content type of a process's output.
+pub(crate) fn content_type(tty: bool, version: ApiVersion) -> &'static str {
+    if tty || version < ApiVersion::MULTIPLEXED_TYPE {
+        RAW_STREAM
+    } else {
+        MULTIPLEXED_STREAM
+    }
+}
+
+/// A request whose connection becomes a stream.
+#[derive(Debug)]
+pub(crate) struct Hijack {
+    upgrade: Option<OnUpgrade>,
+    body: Body,
+}
+
+impl Hijack {
+    /// Takes the connection of a request. What is left in the body of one that does not ask for
+    /// an upgrade is its input.
+    pub(crate) fn new(upgrade: Option<OnUpgrade>, body: Body) -> Self {
+        Self { upgrade, body }
+    }
+
+    /// Takes the connection of a request whose body was read already.
+    pub(crate) fn without_body(upgrade: Option<OnUpgrade>) -> Self {
+        Self::new(upgrade, Body::empty())
+    }
+
+    /// Answers the request as a stream that says this and ends.
+    pub(crate) fn farewell(self, text: Vec<u8>, content_type: &'static str) -> ApiResult {
+        let (ours, _) = UnixStream::pair().map_err(|error| {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("cannot make a socket pair for the stream: {error}"),
+            )
+        })?;
+        Ok(self.relay_after(text, ours, content_type, None))
+    }
+
+    /// Answers the request and relays between its client and `ours` from then on.
+    pub(crate) fn relay(
+        self,
+        ours: UnixStream,
+        content_type: &'static str,
+        detach: Option<DetachKeys>,
+    ) -> Response {
+        self.relay_after(Vec::new(), ours, content_type, detach)
+    }
+
+    /// As `relay`, with this sent to the client first.
+    pub(crate) fn relay_after(
+        self,
+        before: Vec<u8>,
+        ours: UnixStream,
+        content_type: &'static str,
+        detach: Option<DetachKeys>,
+    ) -> Response {
+        let Some(upgrade) = self.upgrade else {
+            return plain(self.body, before, ours, content_type);
+        };
+        tokio::spawn(async move {
+            match upgrade.await {
+                Ok(client) => upgraded(client, &before, ours, detach).await,
+                Err(error) => tracing::debug!("client left before its upgrade: {error}"),
+            }
+        });
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("tcp"));
+        let reason = ReasonPhrase::from_static(b"UPGRADED");
+        response.extensions_mut().insert(reason);
+        response
+    }
+}
+
+
+/// The upgrade that a request asks for.
+pub(crate) fn upgrade(request: &mut Request) -> Option<OnUpgrade> {
+    wants_upgrade(request.headers()).then(|| hyper::upgrade::on(request))
+}
+
+/// A frame of a multiplexed stream: 1 is stdout, 2 is stderr.
+pub(crate) fn frame(stream: u8, data: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(data.len()).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = vec![stream, 0, 0, 0];
+    frame.extend_from_slice(&length);
+    frame.extend_from_slice(data);
+    frame
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    let has = |name, word: &str| {
+        let values = headers.get_all(name).into_iter();
+        let mut words = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+        words.any(|w| w.trim().eq_ignore_ascii_case(word))
+    };
+    has(header::UPGRADE, "tcp") && has(header::CONNECTION, "upgrade")
+}
+
+/// Relays to a client that keeps speaking HTTP: its body is input, the reply's body is output.
+fn plain(input: Body, before: Vec<u8>, ours: UnixStream, content_type: &'static str) -> Response {
+    let (mut from_shim, mut to_shim) = ours.into_split();
+    let (sender, output) = body::stream();
+    tokio::spawn(async move {
+        let mut input = input;
+        let feed = async {
+            while let Some(Ok(frame)) = input.frame().await {
+                if let Ok(data) = frame.into_data() {
+                    if to_shim.write_all(&data).await.is_err() {
+                        break;
+                    }
+                }
+            }
+            // Its end says that input ended.
+            drop(to_shim);
+            std::future::pending::<()>().await;
+        };
+        let drain = async {
+            if !before.is_empty() && !sender.send(before).await {
+                return;
+            }
+            let mut buffer = vec![0; COPY_BUFFER];
+            while let Ok(count @ 1..) = from_shim.read(&mut buffer).await {
+                let chunk = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+                if !sender.send(chunk).await {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = feed => {}
+            () = drain => {}
+            () = sender.closed() => {}
+        }
+    });
+    body::streamed(content_type, output)
+}
+
+async fn upgraded(client: Upgraded, before: &[u8], ours: UnixStream, detach: Option<DetachKeys>) {
+    match client.downcast::<TokioIo<UnixStream>>() {
+        Ok(parts) => {
+            let (read, mut write) = parts.io.into_inner().into_split();
+            if write.write_all(before).await.is_err() {
+                return;
+            }
+            relay(&parts.read_buf, read, write, ours, detach).await;
+        }
+        Err(client) => {
+            let (read, mut write) = tokio::io::split(TokioIo::new(client));
+            if write.write_all(before).await.is_err() {
+                return;
+            }
+            relay(&[], read, write, ours, detach).await;
+        }
+    }
+}
+
+/// Copies both ways until the output ends, the client is gone or types the detach keys.
+async fn relay(
+    early: &[u8],
+    client_read: impl AsyncRead + Unpin,
+    mut client_write: impl AsyncWrite + Unpin,
+    ours: UnixStream,
+    detach: Option<DetachKeys>,
+) {
+    let (mut from_shim, to_shim) = ours.into_split();
+    let input = async {
+        if !feed(early, client_read, to_shim, detach).await {
+            // Input ended, output goes on.
+            std::future::pending::<()>().await;
+        }
+    };
+    let output = async {
+        let mut buffer = vec![0; COPY_BUFFER];
+        while let Ok(count @ 1..) = from_shim.read(&mut buffer).await {
+            let chunk = buffer.get(..count).unwrap_or_default();
+            if client_write.write_all(chunk).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = input => {}
+        () = output => {}
+    }
+    // A client that has gone needs no farewell.
+    let _ = client_write.shutdown().await;
+}
+
+/// Copies input until it ends (false) or the detach keys are typed (true).
+async fn feed(
+    early: &[u8],
+    mut client: impl AsyncRead + Unpin,
+    mut shim: impl AsyncWrite + Unpin,
+    mut detach: Option<DetachKeys>,
+) -> bool {
+    let mut buffer = vec![0; COPY_BUFFER];
+    let mut passed = Vec::new();
+    let mut early = Some(early);
+    loop {
+        let chunk = match early.take() {
+            Some(early) if !early.is_empty() => early,
+            _ => match client.read(&mut buffer).await {
+                Ok(count @ 1..) => buffer.get(..count).unwrap_or_default(),
+                _ => break,
+            },
+        };
+        let (chunk, detached) = match detach.as_mut() {
+            None => (chunk, false),
+            Some(keys) => {
+                passed.clear();
+                let detached = keys.pass(chunk, &mut passed);
+                (passed.as_slice(), detached)
+            }
+        };
+        if shim.write_all(chunk).await.is_err() {
+            break;
+        }
+        if detached {
+            return true;
+        }
+    }
+    // The shim reads this as the end of standard input.
+    let _ = shim.shutdown().await;
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn relayed(detach: Option<DetachKeys>) -> (UnixStream, UnixStream) {
+        let (client, server) = UnixStream::pair().unwrap();
+        let (ours, shim) = UnixStream::pair().unwrap();
+        tokio::spawn(async move {
+            let (read, write) = server.into_split();
+            relay(b"early ", read, write, ours, detach).await;
+        });
+        (client, shim)
+    }
+
+    #[tokio::test]
+    async fn input_that_ends_leaves_output_going_on() {
+        let (mut client, mut shim) = relayed(None).await;
+        client.write_all(b"input").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut got = String::new();
+        shim.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got, "early input");
+        shim.write_all(b"output").await.unwrap();
+        drop(shim);
+        got.clear();
+        client.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got, "output");
+    }
+
+    #[tokio::test]
+    async fn detach_keys_close_the_client_after_what_was_typed() {
+        let (mut client, mut shim) = relayed(Some(DetachKeys::parse("").unwrap())).await;
+        client.write_all(b"ls\x10\x11").await.unwrap();
+        let mut got = String::new();
+        client.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got, "");
+        shim.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got, "early ls");
+    }
+
+    #[test]
+    fn content_type_follows_terminal_and_version() {
+        let old = crate::version::split(&"/v1.41/info".parse().unwrap()).unwrap().0;
+        assert_eq!(content_type(true, ApiVersion::NEWEST), RAW_STREAM);
+        assert_eq!(content_type(false, ApiVersion::NEWEST), MULTIPLEXED_STREAM);
+        assert_eq!(content_type(false, old), RAW_STREAM);
+    }
+}
