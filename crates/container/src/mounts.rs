@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_proto::plan::{MountKind, MountOptions, PlanMount};
+use hull_proto::plan::{AccessTime, MountKind, MountOptions, PlanMount};
 use hull_sys::features::{Feature, Features};
 use hull_sys::mount::{self, Attr, FsContext, Propagation, SetAttr};
 use hull_sys::{Errno, path};
@@ -69,6 +69,8 @@ pub(crate) fn attributes(options: &MountOptions) -> Attr {
         (options.nosuid, Attr::MOUNT_ATTR_NOSUID),
         (options.nodev, Attr::MOUNT_ATTR_NODEV),
         (options.noexec, Attr::MOUNT_ATTR_NOEXEC),
+        (options.access_time == AccessTime::Strict, Attr::MOUNT_ATTR_STRICTATIME),
+        (options.access_time == AccessTime::Never, Attr::MOUNT_ATTR_NOATIME),
     ] {
         if set {
             attributes |= attribute;

@@ -166,6 +166,21 @@ pub struct MountOptions {
     pub recursive_read_only: bool,
     /// `private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`; empty is `rprivate`.
     pub propagation: String,
+    /// When reading a file changes its access time; not for bind mounts.
+    pub access_time: AccessTime,
+}
+
+/// When reading a file changes its access time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessTime {
+    /// If it is older than the last change or than a day.
+    #[default]
+    Relative,
+    /// Always.
+    Strict,
+    /// Never.
+    Never,
 }
 
 /// A device node.

@@ -318,6 +318,7 @@ fn user_mount(point: &MountPoint) -> PlanMount {
         noexec: is_tmpfs && !flag("exec"),
         recursive_read_only: !point.rw && !is_tmpfs,
         propagation: point.propagation.clone(),
+        ..MountOptions::default()
     };
     PlanMount {
         target: point.target.clone(),

@@ -1,0 +1,271 @@
+//! The command line, with runc's names.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// OCI runtime: containers out of bundles.
+#[derive(Debug, Parser)]
+#[command(name = "hull-oci", version, about)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options before the command.
+#[derive(Debug, Args)]
+pub(crate) struct Globals {
+    /// Folder in which containers are recorded; in memory, best
+    #[arg(long, value_name = "DIR", default_value = "/run/hull-oci")]
+    pub(crate) root: PathBuf,
+    /// File to which errors and warnings go, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// Form of its lines
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: LogFormat,
+    /// Let systemd make control groups (not supported)
+    #[arg(long)]
+    pub(crate) systemd_cgroup: bool,
+    /// Accepted for callers that pass it; there is nothing more to tell
+    #[arg(long)]
+    pub(crate) debug: bool,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `time="…" level=error msg="…"`
+    Text,
+    /// One object a line
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a container that waits to be started
+    Create(Create),
+    /// Start a container that was created
+    Start(Id),
+    /// Make a container, start it and wait for its end
+    Run(Run),
+    /// Print the state of a container
+    State(Id),
+    /// Send a signal to a container's first process
+    Kill(Kill),
+    /// Remove what a stopped container left
+    Delete(Delete),
+    /// Run one more process in a container
+    Exec(Exec),
+    /// List the containers
+    List(List),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Freeze all processes of a container
+    Pause(Id),
+    /// Let them go on
+    Resume(Id),
+    /// Write a config.json to begin with
+    Spec(Spec),
+    /// Print what this runtime supports
+    Features,
+}
+
+/// A container.
+#[derive(Debug, Args)]
+pub(crate) struct Id {
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+}
+
+/// `create`, and what it shares with `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Folder of the bundle [default: the current one]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Unix socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Use no pivot_root (not supported)
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Keep the session keyring of the caller; always so
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+    /// Pass further descriptors on (not supported)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) create: Create,
+    /// Return once it runs
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Keep the record of the container after its end
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Send it to all processes of the container
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+    /// Name or number
+    #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
+    pub(crate) signal: String,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub(crate) struct Delete {
+    /// Kill it first if it still runs; no error if there is none
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// Unix socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Further environment
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// With a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// User, as numbers
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Additional groups
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub(crate) additional_gids: Vec<u32>,
+    /// File with a process as in config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Return once it runs
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Forbid to gain privileges
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// One more capability
+    #[arg(short, long, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// AppArmor profile (not supported)
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// SELinux label (not supported)
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// Pass further descriptors on (not supported)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+    /// Program and arguments
+    #[arg(
+        value_name = "COMMAND",
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+/// Form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Form of the list
+    #[arg(short, long, default_value = "table")]
+    pub(crate) format: Format,
+    /// Names alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `ps`.
+#[derive(Debug, Args)]
+pub(crate) struct Ps {
+    /// Form of the list
+    #[arg(short, long, default_value = "table")]
+    pub(crate) format: Format,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+    /// Options of ps(1) [default: -ef]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<String>,
+}
+
+/// `spec`.
+#[derive(Debug, Args)]
+pub(crate) struct Spec {
+    /// Folder of the bundle [default: the current one]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// For users without root (not supported)
+    #[arg(long)]
+    pub(crate) rootless: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exec_command_keeps_its_own_flags() {
+        let cli =
+            Cli::try_parse_from(["hull-oci", "exec", "-d", "c1", "ls", "-l", "-d"]).expect("parse");
+        let Command::Exec(exec) = cli.command else {
+            panic!("not exec")
+        };
+        assert_eq!(exec.command, ["ls", "-l", "-d"]);
+        assert!(exec.detach);
+    }
+}

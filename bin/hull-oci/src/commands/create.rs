@@ -1,0 +1,163 @@
+//! `create`, and the launch it shares with `run`.
+
+use std::os::fd::OwnedFd;
+
+use anyhow::{Context as _, Result, bail};
+use hull_container::{Host, Launched, Options, Stdio, launch};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::cli::Create;
+use crate::log::Log;
+use crate::spec::{self, Translated};
+use crate::state::{Entry, Record, Store, start_time, write_by_rename};
+use crate::{console, state};
+
+/// A container that was launched, and the folder it is recorded in.
+pub(crate) struct Made {
+    pub(crate) launched: Launched,
+    pub(crate) entry: Entry,
+}
+
+pub(crate) fn create(args: &Create, store: &Store, log: &Log) -> Result<()> {
+    make(
+        args,
+        store,
+        log,
+        &Manner {
+            hold: true,
+            detached: true,
+        },
+    )
+    .map(drop)
+}
+
+/// How a container is made.
+pub(crate) struct Manner {
+    /// It waits for `start`.
+    pub(crate) hold: bool,
+    /// This program ends before it does.
+    pub(crate) detached: bool,
+}
+
+/// Launches the bundle and records it. On failure nothing is left.
+pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> Result<Made> {
+    if args.no_pivot {
+        bail!("--no-pivot is not supported: a root that is not pivoted to can be left");
+    }
+    if args.preserve_fds > 0 {
+        bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
+    }
+    let bundle = spec::bundle_dir(args.bundle.as_deref())?;
+    let translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
+    for warning in &translated.warnings {
+        log.warn(warning);
+    }
+    console::check(
+        translated.plan.process.tty,
+        manner.detached,
+        args.console_socket.as_deref(),
+    )?;
+    let host = Host::detect()?;
+    if let Some(group) = host
+        .hierarchies
+        .open(&translated.plan.cgroup.path, host.features)?
+        && !group.pids()?.is_empty()
+    {
+        bail!(
+            "control group {} is not empty: give another linux.cgroupsPath",
+            translated.plan.cgroup.path
+        );
+    }
+    let entry = store.create(&args.id)?;
+    match launch_in(args, &host, &translated, &entry, log, manner) {
+        Ok(launched) => Ok(Made { launched, entry }),
+        Err(error) => {
+            let _ = entry.remove();
+            Err(error)
+        }
+    }
+}
+
+fn launch_in(
+    args: &Create,
+    host: &Host,
+    translated: &Translated,
+    entry: &Entry,
+    log: &Log,
+    manner: &Manner,
+) -> Result<Launched> {
+    let socket = args
+        .console_socket
+        .as_deref()
+        .map(console::connect)
+        .transpose()?;
+    let hold: Option<OwnedFd> = if manner.hold {
+        Some(entry.make_fifo()?)
+    } else {
+        None
+    };
+    let stdio = Stdio {
+        stdin: rustix::stdio::stdin(),
+        stdout: rustix::stdio::stdout(),
+        stderr: rustix::stdio::stderr(),
+    };
+    let options = Options {
+        die_with_parent: false,
+        hold,
+    };
+    let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)?;
+    for warning in &launched.process.warnings {
+        log.warn(warning);
+    }
+    let recorded = record(args, translated, launched.process.pid)
+        .and_then(|record| entry.write(&record))
+        .and_then(|()| match (&socket, &launched.process.terminal) {
+            (Some(socket), Some(terminal)) => console::hand_over(socket, terminal),
+            _ => Ok(()),
+        })
+        .and_then(|()| pid_file(args.pid_file.as_deref(), launched.process.pid));
+    if let Err(error) = recorded {
+        let _ = launched.cgroup.kill_all();
+        let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
+        let _ = launched.cgroup.remove();
+        return Err(error);
+    }
+    Ok(launched)
+}
+
+/// Writes the file of `--pid-file`.
+pub(crate) fn pid_file(path: Option<&std::path::Path>, pid: u32) -> Result<()> {
+    match path {
+        Some(path) => write_by_rename(path, pid.to_string().as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn record(args: &Create, translated: &Translated, pid: u32) -> Result<Record> {
+    let hull_proto::plan::RootFs::Directory { path: rootfs } = &translated.plan.rootfs else {
+        bail!("the plan of a bundle has another root than a folder");
+    };
+    Ok(Record {
+        oci_version: translated.spec.version().clone(),
+        id: args.id.clone(),
+        pid,
+        // A program that has ended by now has no time; nothing else has time 0 either.
+        start_time: start_time(pid).unwrap_or(0),
+        bundle: spec::bundle_dir(args.bundle.as_deref())?,
+        rootfs: rootfs.clone(),
+        created: OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .context("cannot tell the time")?,
+        owner: state::owner(),
+        annotations: translated
+            .spec
+            .annotations()
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        cgroup: translated.plan.cgroup.path.clone(),
+        process: translated.plan.process.clone(),
+    })
+}

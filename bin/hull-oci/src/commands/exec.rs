@@ -1,0 +1,136 @@
+//! `exec`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use hull_container::{ExecTarget, Host, Options, Stdio};
+use hull_proto::plan::{PlanUser, ProcessPlan};
+use hull_sys::caps::CapSet;
+
+use super::create::pid_file;
+use super::exit_code;
+use crate::cli::Exec;
+use crate::console;
+use crate::log::Log;
+use crate::spec::{self, absolute};
+use crate::state::{Record, Status, Store};
+use crate::supervise::{self, Signals};
+
+pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
+    if args.preserve_fds > 0 {
+        bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
+    }
+    for (flag, value) in [
+        ("--apparmor", &args.apparmor),
+        ("--process-label", &args.process_label),
+    ] {
+        if value.as_ref().is_some_and(|value| !value.is_empty()) {
+            bail!("{flag} is not supported: leave it away");
+        }
+    }
+    let (entry, record) = store.open(&args.id)?;
+    let host = Host::detect()?;
+    match record.status(&entry, &host)? {
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Paused => bail!("cannot exec in a paused container: resume it first"),
+        Status::Created | Status::Running => {}
+    }
+    let plan = plan(args, &record, log)?;
+    console::check(plan.tty, args.detach, args.console_socket.as_deref())?;
+    let socket = args
+        .console_socket
+        .as_deref()
+        .map(console::connect)
+        .transpose()?;
+    let signals = if args.detach {
+        None
+    } else {
+        Some(Signals::collect()?)
+    };
+
+    let process = record
+        .process()
+        .context("cannot exec in a stopped container")?;
+    let group = record
+        .open_cgroup(&host)?
+        .context("the container's control group is gone")?;
+    let target = ExecTarget {
+        pid: record.pid,
+        pidfd: std::os::fd::AsFd::as_fd(&process),
+        cgroup: group.as_ref(),
+    };
+    let stdio = Stdio {
+        stdin: rustix::stdio::stdin(),
+        stdout: rustix::stdio::stdout(),
+        stderr: rustix::stdio::stderr(),
+    };
+    let cache = store.seccomp_cache();
+    let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &Options::default())?;
+    for warning in &started.warnings {
+        log.warn(warning);
+    }
+    if let (Some(socket), Some(terminal)) = (&socket, &started.terminal) {
+        console::hand_over(socket, terminal)?;
+    }
+    pid_file(args.pid_file.as_deref(), started.pid)?;
+    match signals {
+        Some(signals) => supervise::wait(&started, &signals).map(exit_code),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The process of `-p`, or the container's own with the command and the flags.
+fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
+    if let Some(file) = &args.process {
+        let process = spec::read_json(file)?;
+        let mut warnings = Vec::new();
+        let mut plan = spec::translate_process(&process, "process", &mut warnings)
+            .with_context(|| format!("cannot use {}", file.display()))?;
+        for warning in warnings {
+            log.warn(&warning);
+        }
+        plan.seccomp = record.process.seccomp.clone();
+        return Ok(plan);
+    }
+    if args.command.is_empty() {
+        bail!("exec: no command given");
+    }
+    let mut plan = record.process.clone();
+    plan.args.clone_from(&args.command);
+    plan.env.extend(args.env.iter().cloned());
+    plan.tty = args.tty;
+    plan.console_size = None;
+    plan.no_new_privileges |= args.no_new_privs;
+    if let Some(cwd) = &args.cwd {
+        plan.cwd = absolute("--cwd", cwd)?;
+    }
+    for name in &args.cap {
+        let cap = CapSet::from_name(name)
+            .with_context(|| format!("--cap: unknown capability {name:?}"))?;
+        plan.capabilities.extend(
+            cap.names()
+                .iter()
+                .map(|name| name.trim_start_matches("CAP_").to_owned()),
+        );
+    }
+    if let Some(user) = &args.user {
+        plan.user = self::user(user)?;
+    }
+    if let PlanUser::Ids { groups, .. } = &mut plan.user {
+        groups.extend(&args.additional_gids);
+    }
+    Ok(plan)
+}
+
+fn user(text: &str) -> Result<PlanUser> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    let number = |part: &str| {
+        part.parse::<u32>()
+            .with_context(|| format!("--user {text:?} is not UID[:GID] in numbers"))
+    };
+    Ok(PlanUser::Ids {
+        uid: number(uid)?,
+        gid: number(gid)?,
+        groups: Vec::new(),
+    })
+}

@@ -1,0 +1,49 @@
+//! `kill`.
+
+use anyhow::{Context as _, Result, bail};
+use hull_container::Host;
+use hull_sys::{Errno, pidfd, signal};
+use rustix::process::Pid;
+
+use crate::cli::Kill;
+use crate::state::{Status, Store};
+
+const SIGKILL: i32 = 9;
+
+pub(crate) fn kill(args: &Kill, store: &Store) -> Result<()> {
+    let number = signal::from_name(&args.signal)
+        .with_context(|| format!("unknown signal {:?}", args.signal))?;
+    let (entry, record) = store.open(&args.id)?;
+    let host = Host::detect()?;
+    if args.all {
+        if let Some(group) = record.open_cgroup(&host)? {
+            for pid in group.pids()? {
+                let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd::open(pid).ok()) else {
+                    continue;
+                };
+                send(&handle, number)?;
+            }
+        }
+    } else {
+        let Some(process) = record.process() else {
+            bail!("container not running")
+        };
+        send(&process, number)?;
+    }
+    // What is frozen dies only once it goes on.
+    if number == SIGKILL
+        && record.status(&entry, &host)? == Status::Paused
+        && let Some(group) = record.open_cgroup(&host)?
+    {
+        group.thaw()?;
+    }
+    Ok(())
+}
+
+fn send(process: &std::os::fd::OwnedFd, number: i32) -> Result<()> {
+    match pidfd::send_signal(process, number) {
+        // It ended meanwhile.
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot send signal {number}")),
+    }
+}

@@ -1,0 +1,62 @@
+//! The commands, one file each.
+
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::cli::{Cli, Command};
+use crate::log::Log;
+use crate::state::Store;
+
+/// Runs the command; its code is what the program ends with.
+pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
+    if cli.globals.systemd_cgroup {
+        bail!(
+            "--systemd-cgroup is not supported: give a path as linux.cgroupsPath and leave it away"
+        );
+    }
+    let store = Store::new(&cli.globals.root);
+    let done = |()| ExitCode::SUCCESS;
+    match cli.command {
+        Command::Create(args) => create::create(&args, &store, log).map(done),
+        Command::Start(args) => start::start(&args, &store).map(done),
+        Command::Run(args) => run::run(&args, &store, log),
+        Command::State(args) => state::state(&args, &store).map(done),
+        Command::Kill(args) => kill::kill(&args, &store).map(done),
+        Command::Delete(args) => delete::delete(&args, &store, log).map(done),
+        Command::Exec(args) => exec::exec(&args, &store, log),
+        Command::List(args) => list::list(&args, &store).map(done),
+        Command::Ps(args) => ps::ps(&args, &store).map(done),
+        Command::Pause(args) => pause::pause(&args, &store).map(done),
+        Command::Resume(args) => pause::resume(&args, &store).map(done),
+        Command::Spec(args) => spec::spec(&args).map(done),
+        Command::Features => features::features().map(done),
+    }
+}
+
+/// Writes to standard output; a reader that went away is no error.
+pub(crate) fn print(text: &str) -> Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// An exit status as the program's own.
+pub(crate) fn exit_code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status & 0xff).unwrap_or(u8::MAX))
+}

@@ -1,0 +1,32 @@
+//! `pause` and `resume`.
+
+use anyhow::{Context as _, Result, bail};
+use hull_container::Host;
+use hull_sys::cgroup::Cgroup;
+
+use crate::cli::Id;
+use crate::state::{Status, Store};
+
+pub(crate) fn pause(args: &Id, store: &Store) -> Result<()> {
+    match find(args, store)? {
+        (Status::Running, Some(group)) => Ok(group.freeze()?),
+        (status, _) => bail!("cannot pause a container that is {}", status.name()),
+    }
+}
+
+pub(crate) fn resume(args: &Id, store: &Store) -> Result<()> {
+    match find(args, store)? {
+        (Status::Paused, Some(group)) => Ok(group.thaw()?),
+        (status, _) => bail!("cannot resume a container that is {}", status.name()),
+    }
+}
+
+fn find(args: &Id, store: &Store) -> Result<(Status, Option<Box<dyn Cgroup>>)> {
+    let (entry, record) = store.open(&args.id)?;
+    let host = Host::detect()?;
+    let status = record.status(&entry, &host)?;
+    let group = record
+        .open_cgroup(&host)
+        .context("cannot open the control group")?;
+    Ok((status, group))
+}

@@ -1,0 +1,193 @@
+//! config.json becomes a launch plan. Whatever the plan cannot express is refused by the name of
+//! its field: a container that runs with less than was asked for is worse than none.
+
+mod linux;
+mod mounts;
+mod process;
+mod resources;
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use hull_proto::LaunchPlan;
+use hull_proto::plan::RootFs;
+use oci_spec::runtime::Spec;
+
+pub(crate) use process::translate as translate_process;
+
+/// Name of the file in a bundle.
+pub(crate) const CONFIG_FILE: &str = "config.json";
+
+/// Largest config.json read.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+/// A bundle ready to be launched.
+pub(crate) struct Translated {
+    /// The plan.
+    pub(crate) plan: LaunchPlan,
+    /// Descriptors the plan refers to by index.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The specification it came from.
+    pub(crate) spec: Spec,
+    /// What the user should know.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A field that is set although nothing here can honour it.
+pub(crate) fn unsupported(field: &str, present: bool) -> Result<()> {
+    if present {
+        bail!("{CONFIG_FILE}: {field} is not supported: remove it");
+    }
+    Ok(())
+}
+
+/// Reads a JSON file with errors that name the field.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = read_bounded(path)?;
+    let mut reader = serde_json::Deserializer::from_slice(&bytes);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        anyhow::anyhow!(
+            "{}: {}: {}",
+            path.display(),
+            error.path().clone(),
+            error.inner()
+        )
+    })
+}
+
+fn read_bounded(path: &Path) -> Result<Vec<u8>> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_CONFIG_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    if bytes.len() as u64 > MAX_CONFIG_BYTES {
+        bail!("{} is larger than {MAX_CONFIG_BYTES} bytes", path.display());
+    }
+    Ok(bytes)
+}
+
+/// Reads the bundle's config.json and translates it for the container `id`.
+pub(crate) fn translate(bundle: &Path, id: &str, seccomp_cache: &Path) -> Result<Translated> {
+    let config = bundle.join(CONFIG_FILE);
+    let spec: Spec = read_json(&config)?;
+    check_version(spec.version())?;
+    unsupported("hooks", spec.hooks().as_ref().is_some_and(has_hooks))?;
+    unsupported("vm", spec.vm().is_some())?;
+    unsupported("solaris", spec.solaris().is_some())?;
+    unsupported("windows", spec.windows().is_some())?;
+    unsupported("zos", spec.zos().is_some())?;
+
+    let mut plan = LaunchPlan {
+        id: id.to_owned(),
+        seccomp_cache: seccomp_cache.to_owned(),
+        ..LaunchPlan::default()
+    };
+    let mut fds = Vec::new();
+    let mut warnings = Vec::new();
+
+    let root = spec
+        .root()
+        .as_ref()
+        .context("config.json: root is missing")?;
+    let path = fs::canonicalize(bundle.join(root.path())).with_context(|| {
+        format!(
+            "config.json: root.path: cannot use {}",
+            root.path().display()
+        )
+    })?;
+    if !path.is_dir() {
+        bail!("config.json: root.path: {} is not a folder", path.display());
+    }
+    plan.rootfs = RootFs::Directory { path };
+    plan.readonly_rootfs = root.readonly().unwrap_or(false);
+    plan.hostname = spec.hostname().clone().unwrap_or_default();
+    plan.domainname = spec.domainname().clone().unwrap_or_default();
+
+    let process = spec
+        .process()
+        .as_ref()
+        .context("config.json: process is missing")?;
+    plan.process = process::translate(process, "process", &mut warnings)?;
+    plan.mounts = spec
+        .mounts()
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(index, mount)| mounts::translate(mount, index, bundle))
+        .collect::<Result<_>>()?;
+
+    let linux = spec
+        .linux()
+        .as_ref()
+        .context("config.json: linux is missing")?;
+    linux::translate(linux, &mut plan, &mut fds)?;
+    plan.process.seccomp = linux::seccomp(linux)?;
+    if plan.namespaces.uts == hull_proto::plan::Namespace::Host {
+        let field = if plan.hostname.is_empty() {
+            "domainname"
+        } else {
+            "hostname"
+        };
+        if !plan.hostname.is_empty() || !plan.domainname.is_empty() {
+            bail!("config.json: {field} needs a uts namespace in linux.namespaces");
+        }
+    }
+    Ok(Translated {
+        plan,
+        fds,
+        spec,
+        warnings,
+    })
+}
+
+/// Versions 1.x are compatible with one another by the specification's own promise.
+fn check_version(version: &str) -> Result<()> {
+    if version.is_empty() {
+        bail!("config.json: ociVersion is missing");
+    }
+    if version.split('.').next() != Some("1") {
+        bail!("config.json: ociVersion {version} is not supported, 1.x is");
+    }
+    Ok(())
+}
+
+#[allow(deprecated)] // prestart hooks must be noticed as long as bundles have them
+fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
+    [
+        hooks.prestart(),
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+    ]
+    .into_iter()
+    .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
+}
+
+/// An absolute path as text, or an error that names the field.
+pub(crate) fn absolute(field: &str, path: &Path) -> Result<String> {
+    if !path.is_absolute() {
+        bail!(
+            "config.json: {field}: {} is not an absolute path",
+            path.display()
+        );
+    }
+    match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => bail!(
+            "config.json: {field}: {} is not valid UTF-8",
+            path.display()
+        ),
+    }
+}
+
+/// The bundle's folder as an absolute path without symbolic links.
+pub(crate) fn bundle_dir(bundle: Option<&Path>) -> Result<PathBuf> {
+    let given = bundle.unwrap_or(Path::new("."));
+    fs::canonicalize(given).with_context(|| format!("cannot use the bundle {}", given.display()))
+}
