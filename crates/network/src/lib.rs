@@ -7,7 +7,9 @@
 //! the bridge, the table of nf_tables, and the prefix of its veths.
 
 mod addr;
+mod config;
 mod conntrack;
+mod core;
 mod endpoint;
 pub mod files;
 mod host;
@@ -19,15 +21,17 @@ mod open;
 mod pool;
 mod ports;
 mod route;
+mod rule;
 mod table;
 mod types;
 
 pub use addr::AddressError;
+pub use config::{
+    AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, PublishError,
+};
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
 pub use isolated::isolated;
 pub use netlink::NetlinkError;
-pub use network::{
-    AttachError, Leaks, LiveEndpoint, Network, NetworkConfig, NetworkInfo, OpenError, PublishError,
-};
+pub use network::Network;
 pub use ports::PortError;
 pub use types::{InvalidSubnet, MacAddress, Subnet};

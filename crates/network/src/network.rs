@@ -1,24 +1,22 @@
 //! A network: one bridge with its subnet, table, ports and warm endpoints.
 
-use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
-use serde::{Deserialize, Serialize};
 
-use crate::addr::{AddressError, AddressPool};
-use crate::conntrack::{self, Flows};
-use crate::endpoint::{Endpoint, EndpointError, Factory};
-use crate::netlink::{NetlinkError, Socket};
+use crate::config::{
+    AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, PublishError,
+};
+use crate::core::{Core, Publisher};
+use crate::endpoint::Endpoint;
+use crate::netlink::NetlinkError;
 use crate::open;
-use crate::pool::{Job, Pool, Work};
-use crate::ports::{PortError, PortTable};
+use crate::pool::{Job, Pool};
+use crate::ports::PortTable;
 use crate::route::Route;
 use crate::table::{Forward, Table};
-use crate::types::Subnet;
 
 /// The kernel removes a veth by itself when its namespace goes; only what is left after this long
 /// (a process that still sits in the namespace) is deleted by us.
@@ -27,279 +25,6 @@ const LINK_GRACE: Duration = Duration::from_secs(2);
 /// The kernel's table of flows is walked as a whole, milliseconds of work: changes that come
 /// together share one walk.
 const FLOW_DELAY: Duration = Duration::from_millis(20);
-
-/// What a network is to be.
-#[derive(Debug, Clone)]
-pub struct NetworkConfig {
-    /// Name of the bridge, at most 15 bytes.
-    pub bridge: String,
-    /// Name of the nf_tables table, of the family ip.
-    pub table: String,
-    /// Subnet; `None` keeps the existing bridge's, or takes the first that the host does not use.
-    pub subnet: Option<Subnet>,
-    /// Largest packet in bytes.
-    pub mtu: u32,
-    /// Number of endpoints kept ready.
-    pub pool_size: usize,
-    /// The host's resolver configuration; subnets with its name servers in them are avoided.
-    pub resolv_conf: PathBuf,
-}
-
-impl NetworkConfig {
-    /// Docker's MTU.
-    pub const DEFAULT_MTU: u32 = 1500;
-    /// Enough for a few starts in a row while the next are made.
-    pub const DEFAULT_POOL_SIZE: usize = 8;
-
-    /// The usual configuration of the network on `bridge`: its table has the bridge's name, `hull`
-    /// for `hull0`.
-    pub fn new(bridge: &str) -> Self {
-        let table = if bridge == "hull0" {
-            "hull".to_owned()
-        } else {
-            format!("hull-{bridge}")
-        };
-        Self {
-            bridge: bridge.to_owned(),
-            table,
-            subnet: None,
-            mtu: Self::DEFAULT_MTU,
-            pool_size: Self::DEFAULT_POOL_SIZE,
-            resolv_conf: PathBuf::from("/etc/resolv.conf"),
-        }
-    }
-}
-
-/// An endpoint in use, as the caller's records have it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LiveEndpoint {
-    /// Its address.
-    pub address: Ipv4Addr,
-    /// The host's end of its veth pair.
-    pub host_veth: String,
-    /// Its published ports.
-    pub ports: Vec<PublishedPort>,
-}
-
-/// Why a network could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A name is unusable.
-    #[error("invalid {what} {name:?}")]
-    InvalidName {
-        /// Which.
-        what: &'static str,
-        /// The name.
-        name: String,
-    },
-    /// Another kind of interface has the bridge's name.
-    #[error("{bridge} exists and is no bridge but {kind}: choose another name")]
-    NotABridge {
-        /// The name.
-        bridge: String,
-        /// What it is.
-        kind: String,
-    },
-    /// The subnet asked for is used by the host.
-    #[error("subnet {subnet} overlaps {other}, which the host uses: choose another")]
-    Overlap {
-        /// The subnet.
-        subnet: Subnet,
-        /// What it overlaps.
-        other: Subnet,
-    },
-    /// No subnet can be had.
-    #[error("choose a subnet")]
-    Subnet(#[source] AddressError),
-    /// A request to the kernel failed.
-    #[error("{step} of bridge {bridge}")]
-    Kernel {
-        /// What was tried.
-        step: &'static str,
-        /// The bridge.
-        bridge: String,
-        /// The kernel's answer.
-        #[source]
-        source: NetlinkError,
-    },
-    /// The background thread could not be started.
-    #[error("start the network's background thread")]
-    Thread(#[source] std::io::Error),
-}
-
-/// Why a container could not be attached.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// No address.
-    #[error(transparent)]
-    Address(#[from] AddressError),
-    /// No endpoint.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-}
-
-/// Why ports could not be published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// A port cannot be had.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// The address is not attached.
-    #[error("no container has the address {0}")]
-    Unknown(Ipv4Addr),
-    /// The kernel refused.
-    #[error("publish ports in table {table}")]
-    Kernel {
-        /// The table.
-        table: String,
-        /// The kernel's answer.
-        #[source]
-        source: NetlinkError,
-    },
-}
-
-/// A network as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NetworkInfo {
-    /// Bridge.
-    pub bridge: String,
-    /// nf_tables table.
-    pub table: String,
-    /// Subnet.
-    pub subnet: Subnet,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
-    /// Largest packet in bytes.
-    pub mtu: u32,
-    /// Containers attached.
-    pub attached: usize,
-    /// Endpoints ready.
-    pub ready: usize,
-    /// What does not work on this host, in words for its user; logged once by the caller.
-    pub warnings: Vec<String>,
-}
-
-/// What exists though no container or ready endpoint needs it; see [`Network::check`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Leaks {
-    /// Links that bear our name.
-    pub veths: Vec<String>,
-    /// Addresses taken by nobody.
-    pub addresses: usize,
-    /// Ports published to nobody.
-    pub ports: Vec<PublishedPort>,
-}
-
-impl Leaks {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Addresses and names in use.
-#[derive(Debug)]
-pub(crate) struct Members {
-    pub(crate) addresses: AddressPool,
-    /// Names of the links that rightly exist: of attached, ready and unfinished endpoints.
-    pub(crate) veths: HashSet<String>,
-    /// Address and link of each attached container.
-    pub(crate) attached: HashMap<Ipv4Addr, String>,
-    /// Addresses taken for endpoints that are being made.
-    pub(crate) unfinished: usize,
-}
-
-#[derive(Debug)]
-pub(crate) struct Publisher {
-    pub(crate) ports: PortTable,
-    pub(crate) socket: Socket,
-}
-
-/// What the network shares with its background thread.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) factory: Factory,
-    pub(crate) members: Mutex<Members>,
-}
-
-impl Core {
-    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
-        // Each critical section leaves the sets consistent, a panic within none of them included.
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn make(&self) -> Result<Endpoint, AttachError> {
-        let address = {
-            let mut members = self.members();
-            let address = members.addresses.allocate()?;
-            members.unfinished += 1;
-            address
-        };
-        let names = Mutex::new(Vec::new());
-        let outcome = self.factory.create(address, |name| {
-            self.members().veths.insert(name.to_owned());
-            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
-            names.push(name.to_owned());
-        });
-        let mut members = self.members();
-        members.unfinished -= 1;
-        let kept = outcome.as_ref().ok().map(|made| made.host_veth.as_str());
-        for name in names.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            if Some(name.as_str()) != kept {
-                members.veths.remove(&name);
-            }
-        }
-        if outcome.is_err() {
-            members.addresses.release(address);
-        }
-        Ok(outcome?)
-    }
-}
-
-impl Work for Arc<Core> {
-    fn make(&self) -> Option<Endpoint> {
-        Core::make(self).ok()
-    }
-
-    fn run(&self, jobs: Vec<Job>) {
-        // All of it is tidying: what fails is found again by the next start's reconciliation.
-        let Ok(mut route) = Route::open() else { return };
-        let mut flows = Flows::default();
-        for job in jobs {
-            match job {
-                Job::DeleteLink(name) => {
-                    route.delete_link(&name).ok();
-                }
-                Job::ForgetFlows(address) => flows.answered_by.push(address),
-                Job::ForgetUdpToHost(ports) => {
-                    let addresses = route.addresses().unwrap_or_default();
-                    flows.to_host.extend(expand(&ports, &addresses));
-                }
-            }
-        }
-        conntrack::forget(&flows).ok();
-    }
-}
-
-fn is_udp(port: &PublishedPort) -> bool {
-    port.container.protocol == Protocol::Udp
-}
-
-/// Replaces the unspecified address by each of the host's.
-fn expand(
-    ports: &[(Ipv4Addr, u16)],
-    addresses: &[(u32, Subnet, Ipv4Addr)],
-) -> Vec<(Ipv4Addr, u16)> {
-    let mut targets = Vec::new();
-    for (address, port) in ports {
-        if address.is_unspecified() {
-            targets.extend(addresses.iter().map(|(.., own)| (*own, *port)));
-        } else {
-            targets.push((*address, *port));
-        }
-    }
-    targets
-}
 
 /// An open network. Dropping it ends the background thread and the ready endpoints; bridge, table
 /// and attached containers stay, to be found again by the next [`Network::open`].
@@ -550,4 +275,8 @@ pub(crate) fn all_forwards(ports: &PortTable) -> Vec<Forward> {
         .into_iter()
         .map(|(port, address)| Forward { port, address })
         .collect()
+}
+
+fn is_udp(port: &PublishedPort) -> bool {
+    port.container.protocol == Protocol::Udp
 }

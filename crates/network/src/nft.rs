@@ -10,7 +10,7 @@ use crate::netlink::{
     self, Attributes, Batch, Family, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
     NetlinkError, Socket,
 };
-use crate::types::Subnet;
+use crate::rule::{Step, write_step};
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
@@ -27,14 +27,36 @@ const NFT_MSG_DELSETELEM: u16 = 14;
 
 const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const NFT_SET_MAP: u32 = 0x8;
+pub(crate) const NFPROTO_IPV4: u8 = 2;
+const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_HOOK_PRIORITY: u16 = 2;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_FLAGS: u16 = 3;
+const NFTA_SET_KEY_TYPE: u16 = 4;
+const NFTA_SET_KEY_LEN: u16 = 5;
+const NFTA_SET_DATA_TYPE: u16 = 6;
+const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
+const NFTA_SET_ELEM_LIST_SET: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+pub(crate) const NFTA_LIST_ELEM: u16 = 1;
+pub(crate) const NFTA_DATA_VALUE: u16 = 1;
 
-/// Register of the verdict.
-const REG_VERDICT: u32 = 0;
-/// First of the registers of four bytes; a concatenation takes this and the next.
-const REG_A: u32 = 8;
-const REG_B: u32 = 9;
+const NF_ACCEPT: u32 = 1;
+const NFT_SET_MAP: u32 = 0x8;
 
 /// nft's numbers of data types; they only make listings readable.
 const TYPE_IPV4_ADDR: u32 = 7;
@@ -72,39 +94,6 @@ pub(crate) struct Element {
     pub(crate) port: u16,
 }
 
-/// One step of a rule.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Step<'a> {
-    /// The packet came in by this interface.
-    InputIs(&'a str),
-    /// The packet goes out by this interface.
-    OutputIs(&'a str),
-    /// The packet goes out by another interface.
-    OutputIsNot(&'a str),
-    /// The source lies in the subnet.
-    SourceIn(Subnet),
-    /// The destination lies in the subnet.
-    DestinationIn(Subnet),
-    /// The destination is an address of this host.
-    DestinationIsLocal,
-    /// The transport protocol.
-    Protocol(u8),
-    /// The flow is established or related to one.
-    Established,
-    /// The flow's destination was rewritten.
-    DestinationWasRewritten,
-    /// Looks the destination up in a map and rewrites it to what was found.
-    RewriteDestination(MapKey, &'a str),
-    /// Takes the address of the outgoing interface as source.
-    Masquerade,
-    /// Lets the packet pass this chain.
-    Accept,
-    /// Drops the packet.
-    Drop,
-    /// Leaves the chain.
-    Return,
-}
-
 /// Changes of one table, applied at once.
 #[derive(Debug)]
 pub(crate) struct Transaction<'a> {
@@ -140,26 +129,29 @@ impl<'a> Transaction<'a> {
     /// Makes the table, or finds it.
     pub(crate) fn ensure_table(&mut self) {
         let table = self.table;
-        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE).text(1, table);
+        self.message(NFT_MSG_NEWTABLE, NLM_F_CREATE)
+            .text(NFTA_TABLE_NAME, table);
     }
 
     /// Deletes the table with all it holds.
     pub(crate) fn delete_table(&mut self) {
         let table = self.table;
-        self.message(NFT_MSG_DELTABLE, 0).text(1, table);
+        self.message(NFT_MSG_DELTABLE, 0)
+            .text(NFTA_TABLE_NAME, table);
     }
 
     /// Makes a base chain whose policy is to accept.
     pub(crate) fn chain(&mut self, name: &str, kind: &str, hook: Hook, priority: i32) {
         let table = self.table;
         self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL)
-            .text(1, table)
-            .text(3, name)
-            .nest(4, |b| {
-                b.be32(1, hook as u32).be32(2, priority.cast_unsigned());
+            .text(NFTA_CHAIN_TABLE, table)
+            .text(NFTA_CHAIN_NAME, name)
+            .nest(NFTA_CHAIN_HOOK, |b| {
+                b.be32(NFTA_HOOK_HOOKNUM, hook as u32)
+                    .be32(NFTA_HOOK_PRIORITY, priority.cast_unsigned());
             })
-            .be32(5, 1)
-            .text(7, kind);
+            .be32(NFTA_CHAIN_POLICY, NF_ACCEPT)
+            .text(NFTA_CHAIN_TYPE, kind);
     }
 
     /// Makes a map from destinations on the host to destinations in containers; `id` tells the
@@ -172,14 +164,14 @@ impl<'a> Transaction<'a> {
             MapKey::AddressPort => (target, 8),
         };
         self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL)
-            .text(1, table)
-            .text(2, name)
-            .be32(3, NFT_SET_MAP)
-            .be32(4, key_type)
-            .be32(5, key_len)
-            .be32(6, target)
-            .be32(7, 8)
-            .be32(10, id);
+            .text(NFTA_SET_TABLE, table)
+            .text(NFTA_SET_NAME, name)
+            .be32(NFTA_SET_FLAGS, NFT_SET_MAP)
+            .be32(NFTA_SET_KEY_TYPE, key_type)
+            .be32(NFTA_SET_KEY_LEN, key_len)
+            .be32(NFTA_SET_DATA_TYPE, target)
+            .be32(NFTA_SET_DATA_LEN, 8)
+            .be32(NFTA_SET_ID, id);
     }
 
     /// Adds elements; one that is there already fails the transaction.
@@ -187,16 +179,16 @@ impl<'a> Transaction<'a> {
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
             let table = self.table;
             self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
-                .text(1, table)
-                .text(2, map)
-                .nest(3, |list| {
+                .text(NFTA_SET_ELEM_LIST_TABLE, table)
+                .text(NFTA_SET_ELEM_LIST_SET, map)
+                .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                     for element in part {
-                        list.nest(1, |b| {
-                            b.nest(1, |b| {
-                                b.attr(1, &key_bytes(key, element));
+                        list.nest(NFTA_LIST_ELEM, |b| {
+                            b.nest(NFTA_SET_ELEM_KEY, |b| {
+                                b.attr(NFTA_DATA_VALUE, &key_bytes(key, element));
                             })
-                            .nest(2, |b| {
-                                b.attr(1, &pair(element.address, element.port));
+                            .nest(NFTA_SET_ELEM_DATA, |b| {
+                                b.attr(NFTA_DATA_VALUE, &pair(element.address, element.port));
                             });
                         });
                     }
@@ -209,13 +201,13 @@ impl<'a> Transaction<'a> {
         for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
             let table = self.table;
             self.message(NFT_MSG_DELSETELEM, 0)
-                .text(1, table)
-                .text(2, map)
-                .nest(3, |list| {
+                .text(NFTA_SET_ELEM_LIST_TABLE, table)
+                .text(NFTA_SET_ELEM_LIST_SET, map)
+                .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
                     for element in part {
-                        list.nest(1, |b| {
-                            b.nest(1, |b| {
-                                b.attr(1, &key_bytes(key, element));
+                        list.nest(NFTA_LIST_ELEM, |b| {
+                            b.nest(NFTA_SET_ELEM_KEY, |b| {
+                                b.attr(NFTA_DATA_VALUE, &key_bytes(key, element));
                             });
                         });
                     }
@@ -227,9 +219,9 @@ impl<'a> Transaction<'a> {
     pub(crate) fn rule(&mut self, chain: &str, steps: &[Step<'_>]) {
         let table = self.table;
         self.message(NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND)
-            .text(1, table)
-            .text(2, chain)
-            .nest(4, |list| {
+            .text(NFTA_RULE_TABLE, table)
+            .text(NFTA_RULE_CHAIN, chain)
+            .nest(NFTA_RULE_EXPRESSIONS, |list| {
                 for step in steps {
                     write_step(list, *step);
                 }
@@ -281,13 +273,18 @@ fn read_dropping_chain(message: Message<'_>) -> Option<(u8, String)> {
     let family = *message.body.first()?;
     let chain = Attributes::after(message.body, 4);
     let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
-    let hook = Attributes::new(chain.find(4)?).find(1).and_then(number)?;
-    let policy = chain.find(5).and_then(number)?;
+    let hook = Attributes::new(chain.find(NFTA_CHAIN_HOOK)?)
+        .find(NFTA_HOOK_HOOKNUM)
+        .and_then(number)?;
+    let policy = chain.find(NFTA_CHAIN_POLICY).and_then(number)?;
     let relevant = matches!(family, NFPROTO_IPV4 | NFPROTO_INET);
     if !relevant || hook != NF_INET_FORWARD || policy != POLICY_DROP {
         return None;
     }
-    Some((family, netlink::text(chain.find(1)?)?.to_owned()))
+    Some((
+        family,
+        netlink::text(chain.find(NFTA_CHAIN_TABLE)?)?.to_owned(),
+    ))
 }
 
 /// A netfilter socket of the calling thread's namespace.
@@ -307,166 +304,4 @@ fn key_bytes(key: MapKey, element: &Element) -> Vec<u8> {
         MapKey::Port => element.host_port.to_be_bytes().to_vec(),
         MapKey::AddressPort => pair(element.host_ip, element.host_port).to_vec(),
     }
-}
-
-fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
-    list.nest(1, |b| {
-        b.text(1, name).nest(2, fill);
-    });
-}
-
-fn meta(list: &mut Batch, key: u32) {
-    expression(list, "meta", |b| {
-        b.be32(1, REG_A).be32(2, key);
-    });
-}
-
-fn compare(list: &mut Batch, equal: bool, value: &[u8]) {
-    expression(list, "cmp", |b| {
-        b.be32(1, REG_A).be32(2, u32::from(!equal)).nest(3, |b| {
-            b.attr(1, value);
-        });
-    });
-}
-
-/// Masks the register and compares what is left.
-fn mask_and_compare(list: &mut Batch, mask: [u8; 4], equal: bool, value: [u8; 4]) {
-    expression(list, "bitwise", |b| {
-        b.be32(1, REG_A)
-            .be32(2, REG_A)
-            .be32(3, 4)
-            .nest(4, |b| {
-                b.attr(1, &mask);
-            })
-            .nest(5, |b| {
-                b.attr(1, &[0; 4]);
-            });
-    });
-    compare(list, equal, &value);
-}
-
-/// Loads bytes of the IPv4 (`base` 1) or transport header (`base` 2).
-fn payload(list: &mut Batch, register: u32, base: u32, offset: u32, length: u32) {
-    expression(list, "payload", |b| {
-        b.be32(1, register)
-            .be32(2, base)
-            .be32(3, offset)
-            .be32(4, length);
-    });
-}
-
-/// The name as the kernel compares it: zero-padded to its full size, which is 16 bytes.
-fn interface(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (slot, byte) in bytes.iter_mut().take(15).zip(name.bytes()) {
-        *slot = byte;
-    }
-    bytes
-}
-
-fn conntrack(list: &mut Batch, key: u32) {
-    expression(list, "ct", |b| {
-        b.be32(1, REG_A).be32(2, key);
-    });
-}
-
-fn verdict(list: &mut Batch, code: i32) {
-    expression(list, "immediate", |b| {
-        b.be32(1, REG_VERDICT).nest(2, |b| {
-            b.nest(2, |b| {
-                b.be32(1, code.cast_unsigned());
-            });
-        });
-    });
-}
-
-fn write_step(list: &mut Batch, step: Step<'_>) {
-    const META_IIFNAME: u32 = 6;
-    const META_OIFNAME: u32 = 7;
-    const META_L4PROTO: u32 = 16;
-    const NETWORK: u32 = 1;
-    const TRANSPORT: u32 = 2;
-    const SADDR: u32 = 12;
-    const DADDR: u32 = 16;
-    const DPORT: u32 = 2;
-    const CT_STATE: u32 = 0;
-    const CT_STATUS: u32 = 2;
-    const STATE_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
-    const IPS_DST_NAT: u32 = 1 << 5;
-    const FIB_ADDRTYPE: u32 = 3;
-    const FIB_DADDR: u32 = 2;
-    const RTN_LOCAL: u32 = 2;
-    const NAT_DNAT: u32 = 1;
-    const NF_DROP: i32 = 0;
-    const NF_ACCEPT: i32 = 1;
-    const NFT_RETURN: i32 = -5;
-
-    match step {
-        Step::InputIs(name) => {
-            meta(list, META_IIFNAME);
-            compare(list, true, &interface(name));
-        }
-        Step::OutputIs(name) => {
-            meta(list, META_OIFNAME);
-            compare(list, true, &interface(name));
-        }
-        Step::OutputIsNot(name) => {
-            meta(list, META_OIFNAME);
-            compare(list, false, &interface(name));
-        }
-        Step::SourceIn(subnet) => {
-            payload(list, REG_A, NETWORK, SADDR, 4);
-            compare_subnet(list, subnet);
-        }
-        Step::DestinationIn(subnet) => {
-            payload(list, REG_A, NETWORK, DADDR, 4);
-            compare_subnet(list, subnet);
-        }
-        Step::DestinationIsLocal => {
-            expression(list, "fib", |b| {
-                b.be32(1, REG_A).be32(2, FIB_ADDRTYPE).be32(3, FIB_DADDR);
-            });
-            compare(list, true, &RTN_LOCAL.to_ne_bytes());
-        }
-        Step::Protocol(number) => {
-            meta(list, META_L4PROTO);
-            compare(list, true, &[number]);
-        }
-        Step::Established => {
-            conntrack(list, CT_STATE);
-            let mask = STATE_ESTABLISHED_OR_RELATED.to_ne_bytes();
-            mask_and_compare(list, mask, false, [0; 4]);
-        }
-        Step::DestinationWasRewritten => {
-            conntrack(list, CT_STATUS);
-            mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), false, [0; 4]);
-        }
-        Step::RewriteDestination(key, map) => {
-            match key {
-                MapKey::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
-                MapKey::AddressPort => {
-                    payload(list, REG_A, NETWORK, DADDR, 4);
-                    payload(list, REG_B, TRANSPORT, DPORT, 2);
-                }
-            }
-            expression(list, "lookup", |b| {
-                b.text(1, map).be32(2, REG_A).be32(3, REG_A);
-            });
-            expression(list, "nat", |b| {
-                b.be32(1, NAT_DNAT)
-                    .be32(2, u32::from(NFPROTO_IPV4))
-                    .be32(3, REG_A)
-                    .be32(5, REG_B);
-            });
-        }
-        Step::Masquerade => expression(list, "masq", |_| {}),
-        Step::Accept => verdict(list, NF_ACCEPT),
-        Step::Drop => verdict(list, NF_DROP),
-        Step::Return => verdict(list, NFT_RETURN),
-    }
-}
-
-fn compare_subnet(list: &mut Batch, subnet: Subnet) {
-    let mask = subnet.netmask().octets();
-    mask_and_compare(list, mask, true, subnet.first().octets());
 }

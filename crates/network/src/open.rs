@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 use std::sync::Mutex;
 
 use crate::addr::{self, AddressPool};
+use crate::config::{LiveEndpoint, NetworkConfig, OpenError};
+use crate::core::{Core, Members, Publisher};
 use crate::endpoint::Factory;
 use crate::files;
 use crate::host;
 use crate::netlink::NetlinkError;
-use crate::network::{
-    Core, LiveEndpoint, Members, NetworkConfig, OpenError, Publisher, all_forwards,
-};
+use crate::network::all_forwards;
 use crate::nft;
 use crate::ports::PortTable;
 use crate::route::{Link, Route};

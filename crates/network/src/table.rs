@@ -17,7 +17,8 @@ use std::net::Ipv4Addr;
 use hull_model::spec::{Protocol, PublishedPort};
 
 use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{Element, Hook, MapKey, Step, Transaction};
+use crate::nft::{Element, Hook, MapKey, Transaction};
+use crate::rule::Step;
 use crate::types::Subnet;
 
 const RAW: i32 = -300;

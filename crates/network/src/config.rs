@@ -1,0 +1,182 @@
+//! What goes into a network and comes out of it: configuration, records, descriptions, errors.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use hull_model::spec::PublishedPort;
+use serde::{Deserialize, Serialize};
+
+use crate::addr::AddressError;
+use crate::endpoint::EndpointError;
+use crate::netlink::NetlinkError;
+use crate::ports::PortError;
+use crate::types::Subnet;
+
+/// What a network is to be.
+#[derive(Debug, Clone)]
+pub struct NetworkConfig {
+    /// Name of the bridge, at most 15 bytes.
+    pub bridge: String,
+    /// Name of the nf_tables table, of the family ip.
+    pub table: String,
+    /// Subnet; `None` keeps the existing bridge's, or takes the first that the host does not use.
+    pub subnet: Option<Subnet>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Number of endpoints kept ready.
+    pub pool_size: usize,
+    /// The host's resolver configuration; subnets with its name servers in them are avoided.
+    pub resolv_conf: PathBuf,
+}
+
+impl NetworkConfig {
+    /// Docker's MTU.
+    pub const DEFAULT_MTU: u32 = 1500;
+    /// Enough for a few starts in a row while the next are made.
+    pub const DEFAULT_POOL_SIZE: usize = 8;
+
+    /// The usual configuration of the network on `bridge`: its table has the bridge's name, `hull`
+    /// for `hull0`.
+    pub fn new(bridge: &str) -> Self {
+        let table = if bridge == "hull0" {
+            "hull".to_owned()
+        } else {
+            format!("hull-{bridge}")
+        };
+        Self {
+            bridge: bridge.to_owned(),
+            table,
+            subnet: None,
+            mtu: Self::DEFAULT_MTU,
+            pool_size: Self::DEFAULT_POOL_SIZE,
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        }
+    }
+}
+
+/// An endpoint in use, as the caller's records have it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveEndpoint {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The host's end of its veth pair.
+    pub host_veth: String,
+    /// Its published ports.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// Why a network could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A name is unusable.
+    #[error("invalid {what} {name:?}")]
+    InvalidName {
+        /// Which.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Another kind of interface has the bridge's name.
+    #[error("{bridge} exists and is no bridge but {kind}: choose another name")]
+    NotABridge {
+        /// The name.
+        bridge: String,
+        /// What it is.
+        kind: String,
+    },
+    /// The subnet asked for is used by the host.
+    #[error("subnet {subnet} overlaps {other}, which the host uses: choose another")]
+    Overlap {
+        /// The subnet.
+        subnet: Subnet,
+        /// What it overlaps.
+        other: Subnet,
+    },
+    /// No subnet can be had.
+    #[error("choose a subnet")]
+    Subnet(#[source] AddressError),
+    /// A request to the kernel failed.
+    #[error("{step} of bridge {bridge}")]
+    Kernel {
+        /// What was tried.
+        step: &'static str,
+        /// The bridge.
+        bridge: String,
+        /// The kernel's answer.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The background thread could not be started.
+    #[error("start the network's background thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a container could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// No endpoint.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+}
+
+/// Why ports could not be published.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// A port cannot be had.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// The address is not attached.
+    #[error("no container has the address {0}")]
+    Unknown(Ipv4Addr),
+    /// The kernel refused.
+    #[error("publish ports in table {table}")]
+    Kernel {
+        /// The table.
+        table: String,
+        /// The kernel's answer.
+        #[source]
+        source: NetlinkError,
+    },
+}
+
+/// A network as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkInfo {
+    /// Bridge.
+    pub bridge: String,
+    /// nf_tables table.
+    pub table: String,
+    /// Subnet.
+    pub subnet: Subnet,
+    /// The bridge's address.
+    pub gateway: Ipv4Addr,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Containers attached.
+    pub attached: usize,
+    /// Endpoints ready.
+    pub ready: usize,
+    /// What does not work on this host, in words for its user; logged once by the caller.
+    pub warnings: Vec<String>,
+}
+
+/// What exists though no container or ready endpoint needs it; see [`Network::check`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leaks {
+    /// Links that bear our name.
+    pub veths: Vec<String>,
+    /// Addresses taken by nobody.
+    pub addresses: usize,
+    /// Ports published to nobody.
+    pub ports: Vec<PublishedPort>,
+}
+
+impl Leaks {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

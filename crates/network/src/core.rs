@@ -1,0 +1,117 @@
+//! What a network shares with its background thread: who has which address, and how endpoints are
+//! made.
+
+use std::collections::{HashMap, HashSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::addr::AddressPool;
+use crate::config::AttachError;
+use crate::conntrack::{self, Flows};
+use crate::endpoint::{Endpoint, Factory};
+use crate::netlink::Socket;
+use crate::pool::{Job, Work};
+use crate::ports::PortTable;
+use crate::route::Route;
+use crate::types::Subnet;
+
+/// Addresses and names in use.
+#[derive(Debug)]
+pub(crate) struct Members {
+    pub(crate) addresses: AddressPool,
+    /// Names of the links that rightly exist: of attached, ready and unfinished endpoints.
+    pub(crate) veths: HashSet<String>,
+    /// Address and link of each attached container.
+    pub(crate) attached: HashMap<Ipv4Addr, String>,
+    /// Addresses taken for endpoints that are being made.
+    pub(crate) unfinished: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    pub(crate) ports: PortTable,
+    pub(crate) socket: Socket,
+}
+
+/// What the network shares with its background thread.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) factory: Factory,
+    pub(crate) members: Mutex<Members>,
+}
+
+impl Core {
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+        // Each critical section leaves the sets consistent, a panic within none of them included.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes an endpoint with the next free address.
+    pub(crate) fn make(&self) -> Result<Endpoint, AttachError> {
+        let address = {
+            let mut members = self.members();
+            let address = members.addresses.allocate()?;
+            members.unfinished += 1;
+            address
+        };
+        let names = Mutex::new(Vec::new());
+        let outcome = self.factory.create(address, |name| {
+            self.members().veths.insert(name.to_owned());
+            let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.push(name.to_owned());
+        });
+        let mut members = self.members();
+        members.unfinished -= 1;
+        let kept = outcome.as_ref().ok().map(|made| made.host_veth.as_str());
+        for name in names.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            if Some(name.as_str()) != kept {
+                members.veths.remove(&name);
+            }
+        }
+        if outcome.is_err() {
+            members.addresses.release(address);
+        }
+        Ok(outcome?)
+    }
+}
+
+impl Work for Arc<Core> {
+    fn make(&self) -> Option<Endpoint> {
+        Core::make(self).ok()
+    }
+
+    fn run(&self, jobs: Vec<Job>) {
+        // All of it is tidying: what fails is found again by the next start's reconciliation.
+        let Ok(mut route) = Route::open() else { return };
+        let mut flows = Flows::default();
+        for job in jobs {
+            match job {
+                Job::DeleteLink(name) => {
+                    route.delete_link(&name).ok();
+                }
+                Job::ForgetFlows(address) => flows.answered_by.push(address),
+                Job::ForgetUdpToHost(ports) => {
+                    let addresses = route.addresses().unwrap_or_default();
+                    flows.to_host.extend(expand(&ports, &addresses));
+                }
+            }
+        }
+        conntrack::forget(&flows).ok();
+    }
+}
+
+/// Replaces the unspecified address by each of the host's.
+fn expand(
+    ports: &[(Ipv4Addr, u16)],
+    addresses: &[(u32, Subnet, Ipv4Addr)],
+) -> Vec<(Ipv4Addr, u16)> {
+    let mut targets = Vec::new();
+    for (address, port) in ports {
+        if address.is_unspecified() {
+            targets.extend(addresses.iter().map(|(.., own)| (*own, *port)));
+        } else {
+            targets.push((*address, *port));
+        }
+    }
+    targets
+}

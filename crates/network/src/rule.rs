@@ -1,0 +1,250 @@
+//! The steps of a rule of nf_tables, and the kernel's expressions that they stand for.
+
+use crate::netlink::Batch;
+use crate::nft::{MapKey, NFPROTO_IPV4, NFTA_DATA_VALUE, NFTA_LIST_ELEM};
+use crate::types::Subnet;
+
+/// Register of the verdict.
+const REG_VERDICT: u32 = 0;
+/// First of the registers of four bytes; a concatenation takes this and the next.
+const REG_A: u32 = 8;
+const REG_B: u32 = 9;
+
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_META_DREG: u16 = 1;
+const NFTA_META_KEY: u16 = 2;
+const NFTA_CMP_SREG: u16 = 1;
+const NFTA_CMP_OP: u16 = 2;
+const NFTA_CMP_DATA: u16 = 3;
+const NFTA_BITWISE_SREG: u16 = 1;
+const NFTA_BITWISE_DREG: u16 = 2;
+const NFTA_BITWISE_LEN: u16 = 3;
+const NFTA_BITWISE_MASK: u16 = 4;
+const NFTA_BITWISE_XOR: u16 = 5;
+const NFTA_PAYLOAD_DREG: u16 = 1;
+const NFTA_PAYLOAD_BASE: u16 = 2;
+const NFTA_PAYLOAD_OFFSET: u16 = 3;
+const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_CT_DREG: u16 = 1;
+const NFTA_CT_KEY: u16 = 2;
+const NFTA_IMMEDIATE_DREG: u16 = 1;
+const NFTA_IMMEDIATE_DATA: u16 = 2;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_FIB_DREG: u16 = 1;
+const NFTA_FIB_RESULT: u16 = 2;
+const NFTA_FIB_FLAGS: u16 = 3;
+const NFTA_LOOKUP_SET: u16 = 1;
+const NFTA_LOOKUP_SREG: u16 = 2;
+const NFTA_LOOKUP_DREG: u16 = 3;
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_NAT_FAMILY: u16 = 2;
+const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
+const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+
+const NFT_CMP_EQ: u32 = 0;
+const NFT_CMP_NEQ: u32 = 1;
+
+/// One step of a rule.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step<'a> {
+    /// The packet came in by this interface.
+    InputIs(&'a str),
+    /// The packet goes out by this interface.
+    OutputIs(&'a str),
+    /// The packet goes out by another interface.
+    OutputIsNot(&'a str),
+    /// The source lies in the subnet.
+    SourceIn(Subnet),
+    /// The destination lies in the subnet.
+    DestinationIn(Subnet),
+    /// The destination is an address of this host.
+    DestinationIsLocal,
+    /// The transport protocol.
+    Protocol(u8),
+    /// The flow is established or related to one.
+    Established,
+    /// The flow's destination was rewritten.
+    DestinationWasRewritten,
+    /// Looks the destination up in a map and rewrites it to what was found.
+    RewriteDestination(MapKey, &'a str),
+    /// Takes the address of the outgoing interface as source.
+    Masquerade,
+    /// Lets the packet pass this chain.
+    Accept,
+    /// Drops the packet.
+    Drop,
+    /// Leaves the chain.
+    Return,
+}
+
+fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
+    list.nest(NFTA_LIST_ELEM, |b| {
+        b.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, fill);
+    });
+}
+
+fn meta(list: &mut Batch, key: u32) {
+    expression(list, "meta", |b| {
+        b.be32(NFTA_META_DREG, REG_A).be32(NFTA_META_KEY, key);
+    });
+}
+
+fn compare(list: &mut Batch, equal: bool, value: &[u8]) {
+    expression(list, "cmp", |b| {
+        b.be32(NFTA_CMP_SREG, REG_A)
+            .be32(NFTA_CMP_OP, if equal { NFT_CMP_EQ } else { NFT_CMP_NEQ })
+            .nest(NFTA_CMP_DATA, |b| {
+                b.attr(NFTA_DATA_VALUE, value);
+            });
+    });
+}
+
+/// Masks the register and compares what is left.
+fn mask_and_compare(list: &mut Batch, mask: [u8; 4], equal: bool, value: [u8; 4]) {
+    expression(list, "bitwise", |b| {
+        b.be32(NFTA_BITWISE_SREG, REG_A)
+            .be32(NFTA_BITWISE_DREG, REG_A)
+            .be32(NFTA_BITWISE_LEN, 4)
+            .nest(NFTA_BITWISE_MASK, |b| {
+                b.attr(NFTA_DATA_VALUE, &mask);
+            })
+            .nest(NFTA_BITWISE_XOR, |b| {
+                b.attr(NFTA_DATA_VALUE, &[0; 4]);
+            });
+    });
+    compare(list, equal, &value);
+}
+
+/// Loads bytes of the IPv4 (`base` 1) or transport header (`base` 2).
+fn payload(list: &mut Batch, register: u32, base: u32, offset: u32, length: u32) {
+    expression(list, "payload", |b| {
+        b.be32(NFTA_PAYLOAD_DREG, register)
+            .be32(NFTA_PAYLOAD_BASE, base)
+            .be32(NFTA_PAYLOAD_OFFSET, offset)
+            .be32(NFTA_PAYLOAD_LEN, length);
+    });
+}
+
+/// The name as the kernel compares it: zero-padded to its full size, which is 16 bytes.
+fn interface(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (slot, byte) in bytes.iter_mut().take(15).zip(name.bytes()) {
+        *slot = byte;
+    }
+    bytes
+}
+
+fn conntrack(list: &mut Batch, key: u32) {
+    expression(list, "ct", |b| {
+        b.be32(NFTA_CT_DREG, REG_A).be32(NFTA_CT_KEY, key);
+    });
+}
+
+fn verdict(list: &mut Batch, code: i32) {
+    expression(list, "immediate", |b| {
+        b.be32(NFTA_IMMEDIATE_DREG, REG_VERDICT)
+            .nest(NFTA_IMMEDIATE_DATA, |b| {
+                b.nest(NFTA_DATA_VERDICT, |b| {
+                    b.be32(NFTA_VERDICT_CODE, code.cast_unsigned());
+                });
+            });
+    });
+}
+
+/// Writes a step as one or more expressions.
+pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
+    const META_IIFNAME: u32 = 6;
+    const META_OIFNAME: u32 = 7;
+    const META_L4PROTO: u32 = 16;
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    const SADDR: u32 = 12;
+    const DADDR: u32 = 16;
+    const DPORT: u32 = 2;
+    const CT_STATE: u32 = 0;
+    const CT_STATUS: u32 = 2;
+    const STATE_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+    const IPS_DST_NAT: u32 = 1 << 5;
+    const FIB_ADDRTYPE: u32 = 3;
+    const FIB_DADDR: u32 = 2;
+    const RTN_LOCAL: u32 = 2;
+    const NAT_DNAT: u32 = 1;
+    const NF_DROP: i32 = 0;
+    const NF_ACCEPT: i32 = 1;
+    const NFT_RETURN: i32 = -5;
+
+    match step {
+        Step::InputIs(name) => {
+            meta(list, META_IIFNAME);
+            compare(list, true, &interface(name));
+        }
+        Step::OutputIs(name) => {
+            meta(list, META_OIFNAME);
+            compare(list, true, &interface(name));
+        }
+        Step::OutputIsNot(name) => {
+            meta(list, META_OIFNAME);
+            compare(list, false, &interface(name));
+        }
+        Step::SourceIn(subnet) => {
+            payload(list, REG_A, NETWORK, SADDR, 4);
+            compare_subnet(list, subnet);
+        }
+        Step::DestinationIn(subnet) => {
+            payload(list, REG_A, NETWORK, DADDR, 4);
+            compare_subnet(list, subnet);
+        }
+        Step::DestinationIsLocal => {
+            expression(list, "fib", |b| {
+                b.be32(NFTA_FIB_DREG, REG_A)
+                    .be32(NFTA_FIB_RESULT, FIB_ADDRTYPE)
+                    .be32(NFTA_FIB_FLAGS, FIB_DADDR);
+            });
+            compare(list, true, &RTN_LOCAL.to_ne_bytes());
+        }
+        Step::Protocol(number) => {
+            meta(list, META_L4PROTO);
+            compare(list, true, &[number]);
+        }
+        Step::Established => {
+            conntrack(list, CT_STATE);
+            let mask = STATE_ESTABLISHED_OR_RELATED.to_ne_bytes();
+            mask_and_compare(list, mask, false, [0; 4]);
+        }
+        Step::DestinationWasRewritten => {
+            conntrack(list, CT_STATUS);
+            mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), false, [0; 4]);
+        }
+        Step::RewriteDestination(key, map) => {
+            match key {
+                MapKey::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
+                MapKey::AddressPort => {
+                    payload(list, REG_A, NETWORK, DADDR, 4);
+                    payload(list, REG_B, TRANSPORT, DPORT, 2);
+                }
+            }
+            expression(list, "lookup", |b| {
+                b.text(NFTA_LOOKUP_SET, map)
+                    .be32(NFTA_LOOKUP_SREG, REG_A)
+                    .be32(NFTA_LOOKUP_DREG, REG_A);
+            });
+            expression(list, "nat", |b| {
+                b.be32(NFTA_NAT_TYPE, NAT_DNAT)
+                    .be32(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4))
+                    .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
+                    .be32(NFTA_NAT_REG_PROTO_MIN, REG_B);
+            });
+        }
+        Step::Masquerade => expression(list, "masq", |_| {}),
+        Step::Accept => verdict(list, NF_ACCEPT),
+        Step::Drop => verdict(list, NF_DROP),
+        Step::Return => verdict(list, NFT_RETURN),
+    }
+}
+
+fn compare_subnet(list: &mut Batch, subnet: Subnet) {
+    let mask = subnet.netmask().octets();
+    mask_and_compare(list, mask, true, subnet.first().octets());
+}
