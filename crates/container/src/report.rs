@@ -96,6 +96,8 @@ pub(crate) const CHILD_FAILED: i32 = 253;
 
 const WARNING: u16 = 0x8000;
 const RECORD: usize = 8;
+/// The largest number the kernel uses for an error.
+const MAX_ERRNO: i32 = 4095;
 
 /// The child's end.
 #[derive(Debug)]
@@ -110,6 +112,18 @@ impl Reporter {
     /// Something was not possible but is no reason to stop.
     pub(crate) fn warn(&self, step: Step, index: usize, errno: Errno) {
         self.send(Failed { step, index, errno }, WARNING);
+    }
+
+    /// All is done but the wait for the start and what comes after it.
+    pub(crate) fn ready(&self) {
+        self.send(
+            Failed {
+                step: Step::Ready,
+                index: 0,
+                errno: Errno::INTR,
+            },
+            0,
+        );
     }
 
     fn send(&self, failed: Failed, mark: u16) {
@@ -181,7 +195,9 @@ impl Reports {
             let failed = Failed {
                 step,
                 index: usize::from(u16::from_ne_bytes([c, d])),
-                errno: Errno::from_raw_os_error(i32::from_ne_bytes([e, f, g, h])),
+                errno: Errno::from_raw_os_error(
+                    i32::from_ne_bytes([e, f, g, h]).clamp(1, MAX_ERRNO),
+                ),
             };
             if step == Step::Ready {
                 return told;

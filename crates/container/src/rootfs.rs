@@ -37,7 +37,7 @@ pub(crate) enum PreparedRoot {
     Legacy {
         scratch: OwnedFd,
         mount_point: CString,
-        layers: OwnedFd,
+        layers: CString,
         options: CString,
         lookup: Vec<OwnedFd>,
     },
@@ -137,7 +137,9 @@ impl PreparedRoot {
                 ..
             } => {
                 mount::attach(scratch, slot).at(Step::Rootfs)?;
-                rustix::process::fchdir(layers).at(Step::Rootfs)?;
+                // By path: a descriptor of the parent's is in the parent's mount namespace, from which
+                // no mount can be made here.
+                rustix::process::chdir(layers.as_c_str()).at(Step::Rootfs)?;
                 mount::mount_legacy(
                     Some(c"overlay"),
                     mount_point,
@@ -277,7 +279,7 @@ fn legacy(
     Ok(PreparedRoot::Legacy {
         scratch,
         mount_point: c_string(mount_point)?,
-        layers: open(&base)?,
+        layers: c_path(&base)?,
         options: c_string(options)?,
         lookup,
     })
