@@ -140,7 +140,7 @@ impl DaemonBuilder {
                 "HULL_CGROUP_PARENT".to_owned(),
                 format!("/{}", territory.cgroup),
             ),
-            ("HULL_LOG".to_owned(), "info".to_owned()),
+            ("HULL_LOG_LEVEL".to_owned(), "info".to_owned()),
         ];
         env.extend(self.env);
         let mut daemon = Daemon {
