@@ -59,11 +59,18 @@ fn memory(count: usize) {
             (shim, daemon)
         })
         .collect();
+    std::thread::sleep(Duration::from_millis(1300));
     let raw = shims[0].0.pid.as_raw_nonzero();
     let rollup = std::fs::read_to_string(format!("/proc/{raw}/smaps_rollup")).unwrap_or_default();
     for name in ["Rss:", "Pss:", "Pss_Anon:", "Private_Dirty:"] {
-        let line = rollup.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        println!("{count} shims, one's {}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+        let line = rollup
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        println!(
+            "{count} shims, one's {}",
+            line.split_whitespace().collect::<Vec<_>>().join(" ")
+        );
     }
     for (shim, mut daemon) in shims {
         daemon.call(Request::KillAll, &[]);
@@ -84,13 +91,26 @@ fn throughput() {
     started(daemon.call(request(wish), &[]));
     daemon.exited();
     let rate = 200.0 / begin.elapsed().as_secs_f64();
-    println!("logging: {rate:.0} MB/s, {:.1} million lines/s", rate / 41.0);
+    println!(
+        "logging: {rate:.0} MB/s, {:.1} million lines/s",
+        rate / 41.0
+    );
     drop(daemon);
     shim.ended_clean();
 }
 
 fn print(what: &str, mut times: Vec<Duration>) {
     times.sort();
-    let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or_default();
-    println!("{what}: median {:.2?}, p10 {:.2?}, p90 {:.2?}", at(50), at(10), at(90));
+    let at = |part: usize| {
+        times
+            .get(times.len() * part / 100)
+            .copied()
+            .unwrap_or_default()
+    };
+    println!(
+        "{what}: median {:.2?}, p10 {:.2?}, p90 {:.2?}",
+        at(50),
+        at(10),
+        at(90)
+    );
 }

@@ -48,12 +48,23 @@ mod tests {
     #[test]
     fn parse_all_arguments_reads_them() {
         let args = parse(&["--dir", "/run/x", "--log-level", "off"]).unwrap();
-        assert_eq!(args, Args { dir: "/run/x".into(), quiet: true });
+        assert_eq!(
+            args,
+            Args {
+                dir: "/run/x".into(),
+                quiet: true
+            }
+        );
     }
 
     #[test]
     fn parse_missing_or_unknown_is_refused() {
-        for bad in [&[] as &[&str], &["--dir"], &["--nope"], &["--dir", "x", "--log-level", "loud"]] {
+        for bad in [
+            &[] as &[&str],
+            &["--dir"],
+            &["--nope"],
+            &["--dir", "x", "--log-level", "loud"],
+        ] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
     }

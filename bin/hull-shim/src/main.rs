@@ -48,12 +48,23 @@ fn run() -> anyhow::Result<()> {
     proc::set_name(c"hull-shim")?;
     proc::set_subreaper().context("cannot become the reaper of orphans")?;
     std::env::set_current_dir("/")?;
-    let blocked: Vec<i32> = (1..=64).filter(|number| !OWN_FAULTS.contains(number)).collect();
+    let blocked: Vec<i32> = (1..=64)
+        .filter(|number| !OWN_FAULTS.contains(number))
+        .collect();
     signal::set_blocked(SignalSet::of(&blocked)).context("cannot block signals")?;
     let signals = signal::signal_fd(SignalSet::of(&[libc::SIGCHLD]))
         .context("cannot watch for the end of children")?;
-    let report = if args.quiet { |_: &str| () } else { |text: &str| eprintln!("hull-shim: {text}") };
-    let setup = Setup { listener, signals, dir: args.dir, report };
+    let report = if args.quiet {
+        |_: &str| ()
+    } else {
+        |text: &str| eprintln!("hull-shim: {text}")
+    };
+    let setup = Setup {
+        listener,
+        signals,
+        dir: args.dir,
+        report,
+    };
     Server::new(Container::new(), setup)?.run()?;
     Ok(())
 }

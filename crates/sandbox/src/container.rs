@@ -47,10 +47,17 @@ impl Container {
     fn keep(&mut self, started: Started, ours: Streams) -> Process {
         self.pidfds.insert(started.pid, started.pidfd);
         let streams = match started.terminal {
-            Some(terminal) => Streams { terminal: Some(terminal), ..Streams::default() },
+            Some(terminal) => Streams {
+                terminal: Some(terminal),
+                ..Streams::default()
+            },
             None => ours,
         };
-        Process { pid: started.pid, streams, warnings: started.warnings }
+        Process {
+            pid: started.pid,
+            streams,
+            warnings: started.warnings,
+        }
     }
 }
 
@@ -92,7 +99,12 @@ impl Pipes {
         } else {
             (null()?, null()?)
         };
-        Ok(Self { stdin, stdout, stderr, ours })
+        Ok(Self {
+            stdin,
+            stdout,
+            stderr,
+            ours,
+        })
     }
 
     fn theirs(&self) -> hull_container::Stdio<'_> {
@@ -118,7 +130,10 @@ impl Sandbox for Container {
         let host = self.host.insert(host);
         let pipes = Pipes::make(stdio, plan.process.tty)?;
         // The payload must not run on with nobody to read its output or to record its end.
-        let options = Options { die_with_parent: true, ..Options::default() };
+        let options = Options {
+            die_with_parent: true,
+            ..Options::default()
+        };
         let launched = hull_container::launch(host, plan, &fds, &pipes.theirs(), &options)
             .map_err(|error| failed(&error))?;
         self.running = Some(Running {
@@ -148,7 +163,10 @@ impl Sandbox for Container {
             pidfd: first.as_fd(),
             cgroup: running.cgroup.as_ref(),
         };
-        let options = Options { die_with_parent: true, ..Options::default() };
+        let options = Options {
+            die_with_parent: true,
+            ..Options::default()
+        };
         let started = hull_container::exec(
             host,
             &target,
@@ -185,32 +203,54 @@ impl Sandbox for Container {
     }
 
     fn kill_all(&mut self) -> Result<(), Failure> {
-        self.running()?.cgroup.kill_all().map_err(|error| failed(&error.into()))
+        self.running()?
+            .cgroup
+            .kill_all()
+            .map_err(|error| failed(&error.into()))
     }
 
     fn pause(&mut self) -> Result<(), Failure> {
-        self.running()?.cgroup.freeze().map_err(|error| failed(&error.into()))
+        self.running()?
+            .cgroup
+            .freeze()
+            .map_err(|error| failed(&error.into()))
     }
 
     fn resume(&mut self) -> Result<(), Failure> {
-        self.running()?.cgroup.thaw().map_err(|error| failed(&error.into()))
+        self.running()?
+            .cgroup
+            .thaw()
+            .map_err(|error| failed(&error.into()))
     }
 
     fn update(&mut self, resources: &Resources) -> Result<Vec<String>, Failure> {
-        self.running()?.cgroup.apply(resources).map_err(|error| failed(&error.into()))
+        self.running()?
+            .cgroup
+            .apply(resources)
+            .map_err(|error| failed(&error.into()))
     }
 
     fn stats(&mut self) -> Result<Stats, Failure> {
-        self.running()?.cgroup.stats().map_err(|error| failed(&error.into()))
+        self.running()?
+            .cgroup
+            .stats()
+            .map_err(|error| failed(&error.into()))
     }
 
     fn pids(&mut self) -> Result<Vec<u32>, Failure> {
-        let pids = self.running()?.cgroup.pids().map_err(|error| failed(&error.into()))?;
+        let pids = self
+            .running()?
+            .cgroup
+            .pids()
+            .map_err(|error| failed(&error.into()))?;
         Ok(pids.into_iter().map(i32::unsigned_abs).collect())
     }
 
     fn oom_kills(&mut self) -> u64 {
-        let kills = self.running.as_ref().map(|running| running.cgroup.oom_kills());
+        let kills = self
+            .running
+            .as_ref()
+            .map(|running| running.cgroup.oom_kills());
         kills.and_then(Result::ok).unwrap_or(0)
     }
 
@@ -219,15 +259,22 @@ impl Sandbox for Container {
     }
 
     fn outlives_first(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| !running.own_pid_namespace)
+        self.running
+            .as_ref()
+            .is_some_and(|running| !running.own_pid_namespace)
     }
 
     fn delete(&mut self) -> Result<(), Failure> {
-        let Some(running) = self.running.take() else { return Ok(()) };
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
         // An empty group is the rule: then killing is not worth its system calls.
         let removed = match running.cgroup.remove() {
             Ok(()) => return Ok(()),
-            Err(_) => running.cgroup.kill_all().and_then(|()| running.cgroup.remove()),
+            Err(_) => running
+                .cgroup
+                .kill_all()
+                .and_then(|()| running.cgroup.remove()),
         };
         removed.map_err(|error| failed(&error.into()))
     }
@@ -242,9 +289,15 @@ fn failed(error: &LaunchError) -> Failure {
         message.push_str(&error.to_string());
         cause = error.source();
     }
-    Failure { kind: error.kind(), message }
+    Failure {
+        kind: error.kind(),
+        message,
+    }
 }
 
 fn internal(what: &str, errno: Errno) -> Failure {
-    Failure { kind: ErrorKind::Internal, message: format!("{what}: {errno}") }
+    Failure {
+        kind: ErrorKind::Internal,
+        message: format!("{what}: {errno}"),
+    }
 }

@@ -52,7 +52,12 @@ pub trait Sandbox {
     ///
     /// # Errors
     /// Says which step failed; its kind tells a missing command from other failures.
-    fn launch(&mut self, plan: &LaunchPlan, fds: Vec<OwnedFd>, stdio: Stdio) -> Result<Process, Failure>;
+    fn launch(
+        &mut self,
+        plan: &LaunchPlan,
+        fds: Vec<OwnedFd>,
+        stdio: Stdio,
+    ) -> Result<Process, Failure>;
 
     /// Starts one more process.
     ///

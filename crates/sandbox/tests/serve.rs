@@ -36,8 +36,16 @@ impl Shim {
             dir: dir.path().to_owned(),
             report: |text| eprintln!("{text}"),
         };
-        let thread = std::thread::spawn(|| Server::new(plain::Plain::new(), setup).unwrap().run().unwrap());
-        Self { dir, thread: Some(thread) }
+        let thread = std::thread::spawn(|| {
+            Server::new(plain::Plain::new(), setup)
+                .unwrap()
+                .run()
+                .unwrap()
+        });
+        Self {
+            dir,
+            thread: Some(thread),
+        }
     }
 
     fn connect(&self) -> Daemon {
@@ -50,8 +58,14 @@ impl Shim {
 
     fn launch(&self, script: &str) -> Launch {
         Launch {
-            plan: LaunchPlan { process: process(script), ..LaunchPlan::default() },
-            log: Some(LogFile { path: self.log(), ..LogFile::default() }),
+            plan: LaunchPlan {
+                process: process(script),
+                ..LaunchPlan::default()
+            },
+            log: Some(LogFile {
+                path: self.log(),
+                ..LogFile::default()
+            }),
             ..Launch::default()
         }
     }
@@ -70,14 +84,22 @@ impl Shim {
 }
 
 fn process(script: &str) -> ProcessPlan {
-    ProcessPlan { args: ["sh", "-c", script].map(String::from).into(), ..ProcessPlan::default() }
+    ProcessPlan {
+        args: ["sh", "-c", script].map(String::from).into(),
+        ..ProcessPlan::default()
+    }
 }
 
 fn launch(launch: Launch) -> Request {
     Request::Launch(Box::new(launch))
 }
 
-const OUTPUT: Attach = Attach { fd: 0, stdin: false, stdout: true, stderr: true };
+const OUTPUT: Attach = Attach {
+    fd: 0,
+    stdin: false,
+    stdout: true,
+    stderr: true,
+};
 
 #[test]
 fn launch_echo_is_logged_attached_and_recorded() {
@@ -92,11 +114,21 @@ fn launch_echo_is_logged_attached_and_recorded() {
     let status = daemon.exited();
     assert_eq!((status.code, status.oom_killed), (7, false));
     assert_eq!(shim.exit_record(), status);
-    assert_eq!(demultiplex(ours), (b"out\nrest".to_vec(), b"err\n".to_vec()));
+    assert_eq!(
+        demultiplex(ours),
+        (b"out\nrest".to_vec(), b"err\n".to_vec())
+    );
     let mut records = log_records(&shim.log());
     records.sort();
     let text = |stream: &str, text: &str| (stream.to_owned(), text.to_owned());
-    assert_eq!(records, [text("stderr", "err\n"), text("stdout", "out\n"), text("stdout", "rest")]);
+    assert_eq!(
+        records,
+        [
+            text("stderr", "err\n"),
+            text("stdout", "out\n"),
+            text("stdout", "rest")
+        ]
+    );
     assert_eq!(daemon.status().exit, Some(status));
     assert!(matches!(daemon.call(Request::Forget, &[]), Reply::Done));
     shim.ended();
@@ -108,7 +140,9 @@ fn launch_missing_command_fails_and_shim_ends() {
     let mut daemon = shim.connect();
     let mut wish = shim.launch("");
     wish.plan.process.args = vec!["/no/such/program".into()];
-    let Reply::Failed(failure) = daemon.call(launch(wish), &[]) else { panic!("it started") };
+    let Reply::Failed(failure) = daemon.call(launch(wish), &[]) else {
+        panic!("it started")
+    };
     assert_eq!(failure.kind, ErrorKind::CommandNotFound);
     assert!(!shim.dir.path().join("exit.json").exists());
     drop(daemon);
@@ -144,7 +178,10 @@ fn daemon_away_exit_is_recorded_and_shim_ends() {
     let path = shim.dir.path().join("exit.json");
     until("exit.json", || path.exists());
     assert_eq!(shim.exit_record().code, 3);
-    assert_eq!(log_records(&shim.log()), [("stdout".to_owned(), "late\n".to_owned())]);
+    assert_eq!(
+        log_records(&shim.log()),
+        [("stdout".to_owned(), "late\n".to_owned())]
+    );
     shim.ended();
 }
 
@@ -156,9 +193,15 @@ fn second_daemon_sees_status_and_the_end() {
     drop(first);
     let mut second = shim.connect();
     let status = second.status();
-    assert_eq!((status.pid, status.paused, status.exit), (Some(pid), false, None));
+    assert_eq!(
+        (status.pid, status.paused, status.exit),
+        (Some(pid), false, None)
+    );
     assert!(status.started_at_ns > 0);
-    let signal = Request::Signal { signal: 15, exec: None };
+    let signal = Request::Signal {
+        signal: 15,
+        exec: None,
+    };
     assert!(matches!(second.call(signal, &[]), Reply::Done));
     assert_eq!(second.exited().code, 143);
     drop(second);
@@ -194,8 +237,10 @@ fn many_lines_with_stuck_reader_none_is_lost_or_doubled() {
     }
     let (stuck, _) = pairs.swap_remove(0);
     let start = Instant::now();
-    let readers: Vec<_> =
-        pairs.into_iter().map(|(ours, _)| std::thread::spawn(|| demultiplex(ours))).collect();
+    let readers: Vec<_> = pairs
+        .into_iter()
+        .map(|(ours, _)| std::thread::spawn(|| demultiplex(ours)))
+        .collect();
     assert_eq!(daemon.exited().code, 0);
     // 589 KB fit the queue of the reader that never reads.
     assert!(start.elapsed() < Duration::from_secs(5));
@@ -230,8 +275,14 @@ fn stuck_reader_holds_the_payload_back_for_about_a_second() {
     drop(theirs);
     daemon.exited();
     let took = start.elapsed();
-    assert!(took > Duration::from_millis(800) && took < Duration::from_secs(5), "{took:?}");
-    let length: usize = log_records(&shim.log()).iter().map(|(_, text)| text.len()).sum();
+    assert!(
+        took > Duration::from_millis(800) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
+    let length: usize = log_records(&shim.log())
+        .iter()
+        .map(|(_, text)| text.len())
+        .sum();
     assert_eq!(length, BYTES);
     drop(stuck);
     drop(daemon);
@@ -270,7 +321,10 @@ fn stdin_half_close_ends_input_when_it_is_for_once() {
     let mut wish = shim.launch("wc -c");
     wish.open_stdin = true;
     wish.stdin_once = true;
-    wish.attach = vec![Attach { stdin: true, ..OUTPUT }];
+    wish.attach = vec![Attach {
+        stdin: true,
+        ..OUTPUT
+    }];
     started(daemon.call(launch(wish), &[theirs.as_fd()]));
     drop(theirs);
     let data = vec![b'x'; 1 << 20];
@@ -292,7 +346,10 @@ fn stdin_writer_that_left_at_once_is_still_read() {
     let mut wish = shim.launch("sleep 0.2; wc -c");
     wish.open_stdin = true;
     wish.stdin_once = true;
-    wish.attach = vec![Attach { stdin: true, ..OUTPUT }];
+    wish.attach = vec![Attach {
+        stdin: true,
+        ..OUTPUT
+    }];
     started(daemon.call(launch(wish), &[theirs.as_fd()]));
     assert_eq!(daemon.exited().code, 0);
     assert_eq!(log_records(&shim.log())[0].1, "100000\n");
@@ -340,10 +397,21 @@ fn exec_has_its_own_streams_and_end() {
     let (mut ours, theirs) = stream_pair();
     let exec = |id: &str, script: &str, attach| {
         let (id, process) = (id.to_owned(), process(script));
-        Request::Exec(Box::new(ExecLaunch { id, process, attach, ..ExecLaunch::default() }))
+        Request::Exec(Box::new(ExecLaunch {
+            id,
+            process,
+            attach,
+            ..ExecLaunch::default()
+        }))
     };
-    let attach = Attach { stdin: true, ..OUTPUT };
-    let pid = started(daemon.call(exec("a", "read x; echo got $x; exit 5", Some(attach)), &[theirs.as_fd()]));
+    let attach = Attach {
+        stdin: true,
+        ..OUTPUT
+    };
+    let pid = started(daemon.call(
+        exec("a", "read x; echo got $x; exit 5", Some(attach)),
+        &[theirs.as_fd()],
+    ));
     drop(theirs);
     assert_eq!(daemon.status().execs, [("a".to_owned(), pid)]);
     let reply = daemon.call(exec("a", "true", None), &[]);
@@ -352,7 +420,10 @@ fn exec_has_its_own_streams_and_end() {
     assert_eq!(daemon.exec_exited("a"), 5);
     assert_eq!(demultiplex(ours).0, b"got word\n");
     started(daemon.call(exec("b", "sleep 60", None), &[]));
-    let signal = Request::Signal { signal: 9, exec: Some("b".into()) };
+    let signal = Request::Signal {
+        signal: 9,
+        exec: Some("b".into()),
+    };
     assert!(matches!(daemon.call(signal, &[]), Reply::Done));
     assert_eq!(daemon.exec_exited("b"), 137);
     assert!(log_records(&shim.log()).is_empty());
@@ -370,7 +441,10 @@ fn background_process_with_the_stream_does_not_delay_the_exit_for_long() {
     started(daemon.call(launch(shim.launch("sleep 5 & echo begun")), &[]));
     assert_eq!(daemon.exited().code, 0);
     assert!(start.elapsed() < Duration::from_secs(3));
-    assert_eq!(log_records(&shim.log()), [("stdout".to_owned(), "begun\n".to_owned())]);
+    assert_eq!(
+        log_records(&shim.log()),
+        [("stdout".to_owned(), "begun\n".to_owned())]
+    );
     drop(daemon);
     shim.ended();
 }
@@ -380,7 +454,10 @@ fn log_disk_full_payload_goes_on_and_user_is_told_once() {
     let shim = Shim::start();
     let mut daemon = shim.connect();
     let mut wish = shim.launch("seq 1000; sleep 0.1; seq 1000; exit 4");
-    wish.log = Some(LogFile { path: "/dev/full".into(), ..LogFile::default() });
+    wish.log = Some(LogFile {
+        path: "/dev/full".into(),
+        ..LogFile::default()
+    });
     started(daemon.call(launch(wish), &[]));
     let mut warnings = 0;
     let status = loop {
@@ -400,8 +477,14 @@ fn pause_and_resume_change_the_status() {
     let shim = Shim::start();
     let mut daemon = shim.connect();
     started(daemon.call(launch(shim.launch("sleep 60")), &[]));
-    assert!(matches!(daemon.call(Request::Resume, &[]), Reply::Failed(_)));
-    assert!(matches!(daemon.call(Request::Update(Box::default()), &[]), Reply::Done));
+    assert!(matches!(
+        daemon.call(Request::Resume, &[]),
+        Reply::Failed(_)
+    ));
+    assert!(matches!(
+        daemon.call(Request::Update(Box::default()), &[]),
+        Reply::Done
+    ));
     assert!(matches!(daemon.event(), Event::Warning(text) if text == "limits have no effect"));
     assert!(matches!(daemon.call(Request::Pause, &[]), Reply::Done));
     assert!(daemon.status().paused);

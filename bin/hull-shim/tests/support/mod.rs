@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hull_proto::message::{ExitStatus, Launch, LogFile};
 use hull_proto::plan::{
-    CgroupPlan, DeviceRule, LaunchPlan, MountKind, MountOptions, PlanDevice, PlanMount, ProcessPlan,
-    RootFs,
+    CgroupPlan, DeviceRule, LaunchPlan, MountKind, MountOptions, PlanDevice, PlanMount,
+    ProcessPlan, RootFs,
 };
 use hull_proto::{ExecLaunch, Request};
 use rustix::process::{Pid, WaitOptions};
@@ -22,8 +22,20 @@ use crate::daemon::{Daemon, until};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP",
-    "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
 ];
 
 /// A running shim.
@@ -38,19 +50,32 @@ impl Shim {
     pub fn start() -> Self {
         // An example is not told the path: there the shim is one folder up.
         let program = option_env!("CARGO_BIN_EXE_hull-shim").map_or_else(
-            || std::env::current_exe().unwrap().with_file_name("../hull-shim"),
+            || {
+                std::env::current_exe()
+                    .unwrap()
+                    .with_file_name("../hull-shim")
+            },
             PathBuf::from,
         );
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let listener = UnixListener::bind(dir.path().join("run/shim.sock")).unwrap();
         let text = |text: &str| CString::new(text).unwrap();
-        let args = [text("hull-shim"), text("--dir"), text(dir.path().join("run").to_str().unwrap())];
+        let args = [
+            text("hull-shim"),
+            text("--dir"),
+            text(dir.path().join("run").to_str().unwrap()),
+        ];
         let program = text(program.to_str().unwrap());
         let pid = hull_sys::spawn::spawn(&program, &args, &[(listener.as_fd(), 3)]).expect("spawn");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("/hull-shim-test-{}-{number}", std::process::id());
-        Self { dir, pid, cgroup, reaped: false }
+        Self {
+            dir,
+            pid,
+            cgroup,
+            reaped: false,
+        }
     }
 
     pub fn connect(&self) -> Daemon {
@@ -78,18 +103,28 @@ impl Shim {
         let bin = root.join("lower/bin");
         if !bin.join("busybox").exists() {
             std::fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-            for name in
-                ["sh", "cat", "echo", "seq", "sleep", "stty", "tty", "wc", "true", "ls", "grep", "tail", "yes", "head", "id", "readlink"]
-            {
+            for name in [
+                "sh", "cat", "echo", "seq", "sleep", "stty", "tty", "wc", "true", "ls", "grep",
+                "tail", "yes", "head", "id", "readlink",
+            ] {
                 symlink("busybox", bin.join(name)).unwrap();
             }
             let etc = root.join("lower/etc");
-            std::fs::write(etc.join("passwd"), "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/tmp:/bin/sh\n").unwrap();
+            std::fs::write(
+                etc.join("passwd"),
+                "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/tmp:/bin/sh\n",
+            )
+            .unwrap();
             std::fs::write(etc.join("group"), "root:x:0:\nme:x:1000:\n").unwrap();
             std::fs::write(etc.join("plain"), "no program\n").unwrap();
         }
         let plan = LaunchPlan {
-            id: format!("{:0>64}", self.cgroup.trim_start_matches(|c: char| !c.is_ascii_digit()).replace('-', "0")),
+            id: format!(
+                "{:0>64}",
+                self.cgroup
+                    .trim_start_matches(|c: char| !c.is_ascii_digit())
+                    .replace('-', "0")
+            ),
             rootfs: RootFs::Overlay {
                 lower: vec![root.join("lower")],
                 upper: root.join("upper"),
@@ -117,7 +152,10 @@ impl Shim {
         std::fs::create_dir_all(&plan.seccomp_cache).unwrap();
         Launch {
             plan,
-            log: Some(LogFile { path: self.log(), ..LogFile::default() }),
+            log: Some(LogFile {
+                path: self.log(),
+                ..LogFile::default()
+            }),
             ..Launch::default()
         }
     }
@@ -139,10 +177,17 @@ impl Shim {
             status.is_some()
         });
         self.reaped = true;
-        assert_eq!(status.unwrap().1.exit_status(), Some(0), "exit status of the shim");
+        assert_eq!(
+            status.unwrap().1.exit_status(),
+            Some(0),
+            "exit status of the shim"
+        );
         assert_eq!(cgroups(&self.cgroup), Vec::<PathBuf>::new());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        assert!(!mounts.contains(self.dir.path().to_str().unwrap()), "a mount is left");
+        assert!(
+            !mounts.contains(self.dir.path().to_str().unwrap()),
+            "a mount is left"
+        );
     }
 }
 
@@ -157,7 +202,10 @@ impl Drop for Shim {
         for group in cgroups(&self.cgroup) {
             for _ in 0..100 {
                 let pids = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-                for pid in pids.lines().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+                for pid in pids
+                    .lines()
+                    .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+                {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
                 let _ = std::fs::write(group.join("freezer.state"), "THAWED");
@@ -173,8 +221,10 @@ impl Drop for Shim {
 /// Folders of a control group in every hierarchy.
 pub fn cgroups(path: &str) -> Vec<PathBuf> {
     let base = Path::new("/sys/fs/cgroup");
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(base).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(base)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     folders.push(base.to_owned());
     folders
         .into_iter()
@@ -198,16 +248,42 @@ pub fn request(launch: Launch) -> Request {
 }
 
 fn mounts() -> Vec<PlanMount> {
-    let strict =
-        MountOptions { nosuid: true, nodev: true, noexec: true, ..MountOptions::default() };
-    let mount = |target: &str, kind, options| PlanMount { target: target.into(), kind, options };
+    let strict = MountOptions {
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+        ..MountOptions::default()
+    };
+    let mount = |target: &str, kind, options| PlanMount {
+        target: target.into(),
+        kind,
+        options,
+    };
     let tmpfs = |data: &str| MountKind::Tmpfs { data: data.into() };
-    let dev = MountOptions { nosuid: true, noexec: true, ..MountOptions::default() };
+    let dev = MountOptions {
+        nosuid: true,
+        noexec: true,
+        ..MountOptions::default()
+    };
     vec![
         mount("/proc", MountKind::Proc, strict.clone()),
-        mount("/dev", tmpfs("mode=755,size=65536k"), MountOptions { nosuid: true, ..MountOptions::default() }),
+        mount(
+            "/dev",
+            tmpfs("mode=755,size=65536k"),
+            MountOptions {
+                nosuid: true,
+                ..MountOptions::default()
+            },
+        ),
         mount("/dev/pts", MountKind::Devpts, dev),
-        mount("/sys", MountKind::Sysfs, MountOptions { read_only: true, ..strict.clone() }),
+        mount(
+            "/sys",
+            MountKind::Sysfs,
+            MountOptions {
+                read_only: true,
+                ..strict.clone()
+            },
+        ),
         mount("/dev/mqueue", MountKind::Mqueue, strict.clone()),
         mount("/dev/shm", tmpfs("mode=1777,size=65536k"), strict),
     ]

@@ -64,7 +64,13 @@ impl Log {
     }
 
     /// Takes bytes of a stream, cut by `lines`. Call [`Self::flush`] afterwards.
-    pub(crate) fn push(&mut self, lines: &mut Lines, stream: &str, bytes: &[u8], now_ns: u64) -> Option<Trouble> {
+    pub(crate) fn push(
+        &mut self,
+        lines: &mut Lines,
+        stream: &str,
+        bytes: &[u8],
+        now_ns: u64,
+    ) -> Option<Trouble> {
         let mut trouble = None;
         lines.push(bytes, now_ns, |piece| {
             trouble = self.record(&piece, stream, now_ns).or(trouble.take());
@@ -73,7 +79,12 @@ impl Log {
     }
 
     /// Takes the end of a stream.
-    pub(crate) fn finish(&mut self, lines: &mut Lines, stream: &str, now_ns: u64) -> Option<Trouble> {
+    pub(crate) fn finish(
+        &mut self,
+        lines: &mut Lines,
+        stream: &str,
+        now_ns: u64,
+    ) -> Option<Trouble> {
         let mut trouble = None;
         lines.finish(|piece| trouble = self.record(&piece, stream, now_ns));
         trouble
@@ -82,7 +93,14 @@ impl Log {
     fn record(&mut self, piece: &Piece<'_>, stream: &str, now_ns: u64) -> Option<Trouble> {
         let start = self.batch.len();
         let at = piece.since_ns.unwrap_or(now_ns);
-        format::line(&mut self.batch, piece.text, piece.whole, stream, &mut self.clock, at);
+        format::line(
+            &mut self.batch,
+            piece.text,
+            piece.whole,
+            stream,
+            &mut self.clock,
+            at,
+        );
         let mut trouble = None;
         let full = self.max_size > 0 && self.size + self.batch.len() as u64 > self.max_size;
         if full && self.size + start as u64 > 0 {
@@ -92,7 +110,9 @@ impl Log {
             if let Err(error) = self.rotate() {
                 self.dropped += 1;
                 let first = self.dropped == 1;
-                return first.then(|| Trouble::Dropping(format!("cannot rotate {}: {error}", self.path.display())));
+                return first.then(|| {
+                    Trouble::Dropping(format!("cannot rotate {}: {error}", self.path.display()))
+                });
             }
             self.batch = record;
         }
@@ -113,12 +133,16 @@ impl Log {
         self.batch.shrink_to(KEEP);
         let lines = std::mem::take(&mut self.batch_lines);
         match result {
-            Ok(()) if self.dropped > 0 => Some(Trouble::Recovered(std::mem::take(&mut self.dropped))),
+            Ok(()) if self.dropped > 0 => {
+                Some(Trouble::Recovered(std::mem::take(&mut self.dropped)))
+            }
             Ok(()) => None,
             Err(error) => {
                 let first = self.dropped == 0;
                 self.dropped += lines;
-                first.then(|| Trouble::Dropping(format!("cannot write {}: {error}", self.path.display())))
+                first.then(|| {
+                    Trouble::Dropping(format!("cannot write {}: {error}", self.path.display()))
+                })
             }
         }
     }
@@ -144,7 +168,11 @@ impl Log {
         let _ = std::fs::remove_file(&fresh);
         let file = create(&fresh)?;
         for number in (1..self.max_file).rev() {
-            let from = if number == 1 { self.path.clone() } else { numbered(&self.path, number - 1) };
+            let from = if number == 1 {
+                self.path.clone()
+            } else {
+                numbered(&self.path, number - 1)
+            };
             match std::fs::rename(from, numbered(&self.path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -164,7 +192,11 @@ impl Drop for Log {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
 }
 
 fn numbered(path: &Path, number: impl std::fmt::Display) -> PathBuf {
@@ -179,8 +211,16 @@ mod tests {
     use hull_model::spec::LogConfig;
 
     fn log_at(path: &Path, max_size: u64, max_file: u32) -> Log {
-        let config = LogConfig { max_size, max_file, ..LogConfig::default() };
-        Log::open(&LogFile { path: path.to_owned(), config }).unwrap()
+        let config = LogConfig {
+            max_size,
+            max_file,
+            ..LogConfig::default()
+        };
+        Log::open(&LogFile {
+            path: path.to_owned(),
+            config,
+        })
+        .unwrap()
     }
 
     fn texts(path: &Path) -> Vec<String> {
@@ -201,7 +241,12 @@ mod tests {
         let mut log = log_at(&path, 1000, 3);
         let mut lines = Lines::default();
         for number in 0..100 {
-            log.push(&mut lines, "stdout", format!("line {number}\n").as_bytes(), 7);
+            log.push(
+                &mut lines,
+                "stdout",
+                format!("line {number}\n").as_bytes(),
+                7,
+            );
             log.flush();
         }
         let mut all = texts(&numbered(&path, 2));
@@ -209,7 +254,9 @@ mod tests {
         all.extend(texts(&path));
         assert!(!numbered(&path, 3).exists() && !numbered(&path, "new").exists());
         assert_eq!(all.last().unwrap(), "line 99");
-        let expected: Vec<_> = (100 - all.len()..100).map(|number| format!("line {number}")).collect();
+        let expected: Vec<_> = (100 - all.len()..100)
+            .map(|number| format!("line {number}"))
+            .collect();
         assert_eq!(all, expected);
         for file in [path.clone(), numbered(&path, 1), numbered(&path, 2)] {
             assert!(std::fs::metadata(file).unwrap().len() <= 1000);
@@ -230,7 +277,11 @@ mod tests {
         }
         all.extend(texts(&path));
         assert_eq!(all.len(), 100);
-        assert!(all.iter().enumerate().all(|(at, text)| *text == at.to_string()));
+        assert!(
+            all.iter()
+                .enumerate()
+                .all(|(at, text)| *text == at.to_string())
+        );
     }
 
     #[test]
@@ -258,7 +309,9 @@ mod tests {
         let mut lines = Lines::default();
         log.push(&mut lines, "stdout", b"before\n", 7);
         assert_eq!(log.flush(), None);
-        let good = log.file.replace(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let good = log
+            .file
+            .replace(OpenOptions::new().write(true).open("/dev/full").unwrap());
         log.push(&mut lines, "stdout", b"one\ntwo\n", 7);
         assert!(matches!(log.flush(), Some(Trouble::Dropping(text)) if text.contains("No space")));
         log.push(&mut lines, "stdout", b"three\n", 7);

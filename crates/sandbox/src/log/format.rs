@@ -12,7 +12,14 @@ const NANOS: u64 = 1_000_000_000;
 const SECONDS_A_DAY: u64 = 86_400;
 
 /// Appends one log line; `whole` adds the newline that ended it.
-pub(crate) fn line(out: &mut Vec<u8>, text: &[u8], whole: bool, stream: &str, time: &mut Clock, at_ns: u64) {
+pub(crate) fn line(
+    out: &mut Vec<u8>,
+    text: &[u8],
+    whole: bool,
+    stream: &str,
+    time: &mut Clock,
+    at_ns: u64,
+) {
     out.extend_from_slice(b"{\"log\":\"");
     escape(out, text);
     if whole {
@@ -63,7 +70,11 @@ fn escape_valid(out: &mut Vec<u8>, text: &[u8]) {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             0xe2 => {
-                let last = if text.get(at + 2) == Some(&0xa8) { b'8' } else { b'9' };
+                let last = if text.get(at + 2) == Some(&0xa8) {
+                    b'8'
+                } else {
+                    b'9'
+                };
                 out.extend_from_slice(b"\\u202");
                 out.push(last);
             }
@@ -121,7 +132,11 @@ fn calendar(second: u64) -> [u8; 19] {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let time = second % SECONDS_A_DAY;
     let mut text = *b"0000-00-00T00:00:00";
@@ -148,7 +163,14 @@ mod tests {
 
     fn written(text: &[u8], whole: bool, at_ns: u64) -> String {
         let mut out = Vec::new();
-        line(&mut out, text, whole, "stdout", &mut Clock::default(), at_ns);
+        line(
+            &mut out,
+            text,
+            whole,
+            "stdout",
+            &mut Clock::default(),
+            at_ns,
+        );
         String::from_utf8(out).unwrap()
     }
 
@@ -176,7 +198,10 @@ mod tests {
 
     #[test]
     fn escape_invalid_utf8_replaces_each_byte() {
-        assert!(written(b"a\xff\xe2\x82b\xc3", true, 0).contains("\"a\\ufffd\\ufffd\\ufffdb\\ufffd\\n\""));
+        assert!(
+            written(b"a\xff\xe2\x82b\xc3", true, 0)
+                .contains("\"a\\ufffd\\ufffd\\ufffdb\\ufffd\\n\"")
+        );
     }
 
     #[test]

@@ -58,10 +58,18 @@ impl Lines {
     fn give(&mut self, text: &[u8], whole: bool, emit: &mut impl FnMut(Piece<'_>)) {
         let since_ns = self.parts_since;
         if self.rest.is_empty() {
-            emit(Piece { text, whole, since_ns });
+            emit(Piece {
+                text,
+                whole,
+                since_ns,
+            });
         } else {
             self.rest.extend_from_slice(text);
-            emit(Piece { text: &self.rest, whole, since_ns });
+            emit(Piece {
+                text: &self.rest,
+                whole,
+                since_ns,
+            });
             self.rest.clear();
             // A stream that is quiet for long must not keep the memory of one long line.
             self.rest.shrink_to(1 << 10);
@@ -77,7 +85,9 @@ mod tests {
         let mut lines = Lines::default();
         let mut got = Vec::new();
         for (at, chunk) in chunks.iter().enumerate() {
-            lines.push(chunk, at as u64, |piece| got.push((piece.text.to_vec(), piece.whole, piece.since_ns)));
+            lines.push(chunk, at as u64, |piece| {
+                got.push((piece.text.to_vec(), piece.whole, piece.since_ns))
+            });
         }
         lines.finish(|piece| got.push((piece.text.to_vec(), piece.whole, piece.since_ns)));
         got
@@ -100,10 +110,18 @@ mod tests {
         text.push(b'\n');
         text.extend_from_slice(b"b\n");
         let got = cut(&[&text[..10], &text[10..]]);
-        let shape: Vec<_> = got.iter().map(|(text, whole, since)| (text.len(), *whole, *since)).collect();
+        let shape: Vec<_> = got
+            .iter()
+            .map(|(text, whole, since)| (text.len(), *whole, *since))
+            .collect();
         assert_eq!(
             shape,
-            [(MAX_PART, false, None), (MAX_PART, false, Some(1)), (5, true, Some(1)), (1, true, None)]
+            [
+                (MAX_PART, false, None),
+                (MAX_PART, false, Some(1)),
+                (5, true, Some(1)),
+                (1, true, None)
+            ]
         );
     }
 

@@ -63,7 +63,12 @@ impl Client {
 
     /// Whether it reads the stream (0 is stdout, 1 is stderr).
     pub(crate) fn reads(&self, stream: usize) -> bool {
-        self.receives && if stream == 0 { self.roles.stdout } else { self.roles.stderr }
+        self.receives
+            && if stream == 0 {
+                self.roles.stdout
+            } else {
+                self.roles.stderr
+            }
     }
 
     /// Whether it has no further use.
@@ -83,7 +88,11 @@ impl Client {
 
     /// When [`Self::drop_if_stuck`] is to be called next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        if self.receives { self.patience.deadline() } else { None }
+        if self.receives {
+            self.patience.deadline()
+        } else {
+            None
+        }
     }
 
     /// Disconnects it if it held the payload back for too long.

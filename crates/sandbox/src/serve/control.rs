@@ -134,13 +134,20 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     fn call(seq: u64) -> Vec<u8> {
-        encode(&Call { seq, request: Request::Status }).unwrap()
+        encode(&Call {
+            seq,
+            request: Request::Status,
+        })
+        .unwrap()
     }
 
     fn pair() -> (UnixStream, Connection) {
         let (left, right) = UnixStream::pair().unwrap();
         right.set_nonblocking(true).unwrap();
-        (left, Connection::new(right.into(), &mut Poller::new().unwrap()).unwrap())
+        (
+            left,
+            Connection::new(right.into(), &mut Poller::new().unwrap()).unwrap(),
+        )
     }
 
     fn read_all(connection: &mut Connection, buffer: usize) -> Vec<(u64, usize)> {
@@ -162,7 +169,11 @@ mod tests {
                 fdpass::send(&left, &call(seq), &fds[..count]).unwrap();
             }
             let expected = [(1, 0), (2, 2), (3, 0), (4, 1), (5, 1), (6, 0)];
-            assert_eq!(read_all(&mut connection, buffer), expected, "buffer of {buffer}");
+            assert_eq!(
+                read_all(&mut connection, buffer),
+                expected,
+                "buffer of {buffer}"
+            );
         }
     }
 

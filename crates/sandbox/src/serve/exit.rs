@@ -55,13 +55,17 @@ impl<S: Sandbox> Server<S> {
     pub(super) fn finish_sessions(&mut self) {
         let keys: Vec<u64> = self.sessions.keys().rev().copied().collect();
         for key in keys {
-            let execs_run =
-                self.sessions.iter().any(|(key, session)| *key != FIRST && session.is_running());
+            let execs_run = self
+                .sessions
+                .iter()
+                .any(|(key, session)| *key != FIRST && session.is_running());
             if key == FIRST && execs_run && !self.sandbox.outlives_first() {
                 // The kernel lets no init end before its namespace is empty: they are next.
                 self.reap();
             }
-            let Some((session, mut io)) = self.session_io(key) else { continue };
+            let Some((session, mut io)) = self.session_io(key) else {
+                continue;
+            };
             if let Some((code, at_ns, trouble)) = session.take_drained(&mut io) {
                 let exec = session.exec.clone();
                 self.log_trouble(trouble);
@@ -79,7 +83,11 @@ impl<S: Sandbox> Server<S> {
     /// The first process is gone and its output is logged: records it, tells it, cleans up.
     fn first_ended(&mut self, code: i32, finished_at_ns: u64) {
         self.check_oom();
-        let status = ExitStatus { code, oom_killed: self.oom_kills > 0, finished_at_ns };
+        let status = ExitStatus {
+            code,
+            oom_killed: self.oom_kills > 0,
+            finished_at_ns,
+        };
         if let Err(error) = record(&self.setup.dir, &status) {
             (self.setup.report)(&format!(
                 "cannot record the exit in {}: {error}",
@@ -89,7 +97,12 @@ impl<S: Sandbox> Server<S> {
         self.announce(&Event::Exited(status.clone()));
         self.oom = None;
         // Exec sessions cannot outlive the sandbox.
-        let left: Vec<u64> = self.sessions.keys().copied().filter(|key| *key != FIRST).collect();
+        let left: Vec<u64> = self
+            .sessions
+            .keys()
+            .copied()
+            .filter(|key| *key != FIRST)
+            .collect();
         if let Err(failure) = self.sandbox.delete() {
             (self.setup.report)(&failure.message);
         }
@@ -101,7 +114,10 @@ impl<S: Sandbox> Server<S> {
                 session.end(128 + libc_sigkill(), &mut io);
             }
         }
-        self.state = State::Exited { status: Some(status), until: Instant::now() + FORGET_LIMIT };
+        self.state = State::Exited {
+            status: Some(status),
+            until: Instant::now() + FORGET_LIMIT,
+        };
     }
 }
 

@@ -23,7 +23,12 @@ pub(crate) struct Input {
 impl Input {
     /// Takes our end; none is an input that swallows all.
     pub(crate) fn new(pipe: Option<OwnedFd>, poller: &mut Poller) -> Self {
-        Self { pipe, watch: poller.watch(), waiting: VecDeque::new(), closing: false }
+        Self {
+            pipe,
+            watch: poller.watch(),
+            waiting: VecDeque::new(),
+            closing: false,
+        }
     }
 
     /// Number of its events.
@@ -72,8 +77,11 @@ impl Input {
     /// Watches for room in the pipe while something waits, and closes it when it is time.
     pub(crate) fn update_watch(&mut self, poller: &Poller) {
         let Some(pipe) = &self.pipe else { return };
-        let wanted =
-            if self.waiting.is_empty() { EventFlags::empty() } else { EventFlags::OUT };
+        let wanted = if self.waiting.is_empty() {
+            EventFlags::empty()
+        } else {
+            EventFlags::OUT
+        };
         let failed = self.watch.set(poller, pipe, wanted).is_err();
         if failed || (self.closing && self.waiting.is_empty()) {
             self.close(poller);

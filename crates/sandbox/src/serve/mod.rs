@@ -26,8 +26,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hull_proto::message::{Event, ExitStatus};
 use hull_proto::Message;
+use hull_proto::message::{Event, ExitStatus};
 use hull_sys::signal;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
@@ -45,6 +45,8 @@ const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 ///
 /// [`Forget`]: hull_proto::Request::Forget
 const FORGET_LIMIT: Duration = Duration::from_secs(30);
+/// How long after the last request memory is given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// Control connections at once.
 const MAX_CONNECTIONS: usize = 64;
 /// Most bytes read from a stream at once, with the frame header before them.
@@ -82,9 +84,17 @@ pub struct Setup {
 
 #[derive(Debug)]
 enum State {
-    Waiting { until: Instant },
-    Running { paused: bool, started_at_ns: u64 },
-    Exited { status: Option<ExitStatus>, until: Instant },
+    Waiting {
+        until: Instant,
+    },
+    Running {
+        paused: bool,
+        started_at_ns: u64,
+    },
+    Exited {
+        status: Option<ExitStatus>,
+        until: Instant,
+    },
 }
 
 /// Serves one sandbox.
@@ -105,6 +115,7 @@ pub struct Server<S> {
     next_session: u64,
     state: State,
     forgotten: bool,
+    give_back_at: Option<Instant>,
 }
 
 /// Key of the first process's session.
@@ -121,10 +132,16 @@ impl<S: Sandbox> Server<S> {
         let (mut listener, mut signals, mut backend) =
             (poller.watch(), poller.watch(), poller.watch());
         rustix::io::ioctl_fionbio(&setup.listener, true).map_err(failed("listener"))?;
-        listener.set(&poller, &setup.listener, EventFlags::IN).map_err(failed("listener"))?;
-        signals.set(&poller, &setup.signals, EventFlags::IN).map_err(failed("signals"))?;
+        listener
+            .set(&poller, &setup.listener, EventFlags::IN)
+            .map_err(failed("listener"))?;
+        signals
+            .set(&poller, &setup.signals, EventFlags::IN)
+            .map_err(failed("signals"))?;
         if let Some(fd) = sandbox.watch() {
-            backend.set(&poller, fd, EventFlags::IN).map_err(failed("back end"))?;
+            backend
+                .set(&poller, fd, EventFlags::IN)
+                .map_err(failed("back end"))?;
         }
         Ok(Self {
             sandbox,
@@ -140,8 +157,11 @@ impl<S: Sandbox> Server<S> {
             had_connection: false,
             sessions: BTreeMap::new(),
             next_session: FIRST + 1,
-            state: State::Waiting { until: Instant::now() + LAUNCH_LIMIT },
+            state: State::Waiting {
+                until: Instant::now() + LAUNCH_LIMIT,
+            },
             forgotten: false,
+            give_back_at: None,
         })
     }
 
@@ -151,7 +171,9 @@ impl<S: Sandbox> Server<S> {
     /// If the kernel refuses to wait for events.
     pub fn run(mut self) -> Result<(), ServeError> {
         while !self.is_done() {
-            let limit = self.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let limit = self
+                .deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
             let events = self.poller.wait(limit).map_err(ServeError::Wait)?;
             // The first reading makes the buffer: a shim that only waits stays small.
             self.buffer.resize(BUFFER, 0);
@@ -170,7 +192,8 @@ impl<S: Sandbox> Server<S> {
             }
             State::Running { .. } => false,
             State::Exited { until, .. } => {
-                let free = self.connections.is_empty() || self.forgotten || Instant::now() >= *until;
+                let free =
+                    self.connections.is_empty() || self.forgotten || Instant::now() >= *until;
                 free && self.sessions.is_empty()
             }
         }
@@ -181,7 +204,12 @@ impl<S: Sandbox> Server<S> {
             State::Waiting { until } | State::Exited { until, .. } => Some(*until),
             State::Running { .. } => None,
         };
-        self.sessions.values().filter_map(Session::deadline).chain(own).min()
+        let own = own.into_iter().chain(self.give_back_at);
+        self.sessions
+            .values()
+            .filter_map(Session::deadline)
+            .chain(own)
+            .min()
     }
 
     fn ready(&mut self, token: u64, flags: EventFlags) {
@@ -192,7 +220,11 @@ impl<S: Sandbox> Server<S> {
             self.reap();
         } else if token == self.backend.token() {
             self.reap();
-        } else if self.oom.as_ref().is_some_and(|(_, watch)| watch.token() == token) {
+        } else if self
+            .oom
+            .as_ref()
+            .is_some_and(|(_, watch)| watch.token() == token)
+        {
             self.oom_noticed();
         } else if let Some(at) = self.connections.iter().position(|c| c.token() == token) {
             self.connection_ready(at, flags);
@@ -207,7 +239,10 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn session_of(&self, token: u64) -> Option<u64> {
-        self.sessions.iter().find(|(_, session)| session.owns(token)).map(|(key, _)| *key)
+        self.sessions
+            .iter()
+            .find(|(_, session)| session.owns(token))
+            .map(|(key, _)| *key)
     }
 
     fn session_io(&mut self, key: u64) -> Option<(&mut Session, Io<'_>)> {
@@ -235,7 +270,9 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn connection_ready(&mut self, at: usize, flags: EventFlags) {
-        let Some(connection) = self.connections.get_mut(at) else { return };
+        let Some(connection) = self.connections.get_mut(at) else {
+            return;
+        };
         let token = connection.token();
         if flags.contains(EventFlags::OUT) {
             connection.write();
@@ -245,9 +282,13 @@ impl<S: Sandbox> Server<S> {
         }
         for (call, fds) in connection.read(&mut self.buffer) {
             let reply = self.answer(call.request, fds);
+            self.give_back_at = Some(Instant::now() + IDLE);
             // Found again: what was answered may have changed the list.
             if let Some(connection) = self.connections.iter_mut().find(|c| c.token() == token) {
-                connection.send(&Message::Reply { seq: call.seq, reply });
+                connection.send(&Message::Reply {
+                    seq: call.seq,
+                    reply,
+                });
             }
         }
     }
@@ -292,6 +333,12 @@ impl<S: Sandbox> Server<S> {
     /// What is due at the end of each round.
     fn tick(&mut self) {
         let now = Instant::now();
+        if self.give_back_at.is_some_and(|at| at <= now) {
+            // What a launch or an exec needed is not needed by a loop that copies bytes.
+            self.give_back_at = None;
+            self.buffer = Vec::new();
+            hull_sys::memory::give_back();
+        }
         let due: Vec<u64> = self
             .sessions
             .iter()
@@ -318,6 +365,8 @@ impl<S: Sandbox> Server<S> {
 
 /// Nanoseconds since 1970.
 fn wall_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

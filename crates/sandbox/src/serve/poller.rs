@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 
 /// Most events taken at once.
@@ -31,17 +31,27 @@ impl Poller {
     /// A number that nothing else has, for something to watch.
     pub(crate) fn watch(&mut self) -> Watch {
         self.next += 1;
-        Watch { token: self.next, current: EventFlags::empty() }
+        Watch {
+            token: self.next,
+            current: EventFlags::empty(),
+        }
     }
 
     /// Waits at most so long and returns what is ready.
-    pub(crate) fn wait(&mut self, limit: Option<Duration>) -> Result<Vec<(u64, EventFlags)>, Errno> {
+    pub(crate) fn wait(
+        &mut self,
+        limit: Option<Duration>,
+    ) -> Result<Vec<(u64, EventFlags)>, Errno> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().min(1 << 30) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
         });
         self.events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), limit.as_ref()) {
+        match epoll::wait(
+            &self.epoll,
+            spare_capacity(&mut self.events),
+            limit.as_ref(),
+        ) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }
@@ -71,7 +81,12 @@ impl Watch {
     }
 
     /// Watches for these flags from now on.
-    pub(crate) fn set(&mut self, poller: &Poller, fd: impl AsFd, wanted: EventFlags) -> Result<(), Errno> {
+    pub(crate) fn set(
+        &mut self,
+        poller: &Poller,
+        fd: impl AsFd,
+        wanted: EventFlags,
+    ) -> Result<(), Errno> {
         if wanted == self.current {
             return Ok(());
         }

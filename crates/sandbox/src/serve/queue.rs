@@ -55,7 +55,9 @@ impl Queue {
         let mut total = 0;
         while let Some((chunk, offset)) = self.chunks.front_mut() {
             let rest = chunk.get(*offset..).unwrap_or_default();
-            let Some(sent) = send(&socket, rest)? else { break };
+            let Some(sent) = send(&socket, rest)? else {
+                break;
+            };
             let length = rest.len();
             total += sent;
             self.bytes -= sent;

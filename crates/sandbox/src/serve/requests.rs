@@ -22,11 +22,17 @@ const SIGKILL: i32 = 9;
 type Answer = Result<Reply, Failure>;
 
 fn conflict(message: impl Into<String>) -> Failure {
-    Failure { kind: ErrorKind::Conflict, message: message.into() }
+    Failure {
+        kind: ErrorKind::Conflict,
+        message: message.into(),
+    }
 }
 
 fn invalid(message: impl Into<String>) -> Failure {
-    Failure { kind: ErrorKind::InvalidArgument, message: message.into() }
+    Failure {
+        kind: ErrorKind::InvalidArgument,
+        message: message.into(),
+    }
 }
 
 impl<S: Sandbox> Server<S> {
@@ -50,10 +56,14 @@ impl<S: Sandbox> Server<S> {
                 }
                 Ok(Reply::Done)
             }),
-            Request::Stats => self
+            Request::Stats => self.running().and_then(|()| {
+                self.sandbox
+                    .stats()
+                    .map(|stats| Reply::Stats(Box::new(stats)))
+            }),
+            Request::Pids => self
                 .running()
-                .and_then(|()| self.sandbox.stats().map(|stats| Reply::Stats(Box::new(stats)))),
-            Request::Pids => self.running().and_then(|()| self.sandbox.pids().map(Reply::Pids)),
+                .and_then(|()| self.sandbox.pids().map(Reply::Pids)),
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Forget => self.forget(),
         };
@@ -75,7 +85,10 @@ impl<S: Sandbox> Server<S> {
         let result = self.try_launch(launch, fds);
         if result.is_err() {
             // A shim serves one launch. It stays until the daemon has read why it failed.
-            self.state = State::Exited { status: None, until: Instant::now() + FORGET_LIMIT };
+            self.state = State::Exited {
+                status: None,
+                until: Instant::now() + FORGET_LIMIT,
+            };
         }
         result
     }
@@ -98,7 +111,9 @@ impl<S: Sandbox> Server<S> {
                 message: format!("cannot open log {}: {error}", wish.path.display()),
             })?),
         };
-        let stdio = Stdio::Connected { stdin: launch.open_stdin };
+        let stdio = Stdio::Connected {
+            stdin: launch.open_stdin,
+        };
         let mut process = self.sandbox.launch(&launch.plan, fds, stdio)?;
         let started_at_ns = wall_ns();
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
@@ -119,7 +134,10 @@ impl<S: Sandbox> Server<S> {
             session.attach(socket, attach, &mut self.poller);
         }
         self.sessions.insert(FIRST, session);
-        self.state = State::Running { paused: false, started_at_ns };
+        self.state = State::Running {
+            paused: false,
+            started_at_ns,
+        };
         if let Some(fd) = self.sandbox.oom_notice() {
             let mut watch = self.poller.watch();
             if watch.set(&self.poller, &fd, EventFlags::IN).is_ok() {
@@ -150,12 +168,19 @@ impl<S: Sandbox> Server<S> {
         };
         let stdio = match &client {
             None => Stdio::Null,
-            Some((_, attach)) => Stdio::Connected { stdin: attach.stdin },
+            Some((_, attach)) => Stdio::Connected {
+                stdin: attach.stdin,
+            },
         };
         let mut process = self.sandbox.exec(&exec, stdio)?;
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
         let input = client.as_ref().is_some_and(|(_, attach)| attach.stdin);
-        let manner = Manner { exec: Some(exec.id), input, close_input: true, log: None };
+        let manner = Manner {
+            exec: Some(exec.id),
+            input,
+            close_input: true,
+            log: None,
+        };
         let mut session = Session::new(process, manner, &mut self.poller).map_err(|errno| {
             let _ = self.sandbox.signal(pid, SIGKILL);
             streams_failed(errno)
@@ -170,7 +195,9 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn find_exec(&mut self, id: &str) -> Option<&mut Session> {
-        self.sessions.values_mut().find(|session| session.exec.as_deref() == Some(id))
+        self.sessions
+            .values_mut()
+            .find(|session| session.exec.as_deref() == Some(id))
     }
 
     /// The session of an exec, or the first one, while its process runs.
@@ -180,13 +207,15 @@ impl<S: Sandbox> Server<S> {
             Some(id) => self.find_exec(id),
             None => self.sessions.get_mut(&FIRST),
         };
-        found.filter(|session| session.is_running()).ok_or_else(|| match exec {
-            Some(id) => Failure {
-                kind: ErrorKind::NotFound,
-                message: format!("no exec session {id} runs"),
-            },
-            None => conflict("the sandbox is not running"),
-        })
+        found
+            .filter(|session| session.is_running())
+            .ok_or_else(|| match exec {
+                Some(id) => Failure {
+                    kind: ErrorKind::NotFound,
+                    message: format!("no exec session {id} runs"),
+                },
+                None => conflict("the sandbox is not running"),
+            })
     }
 
     fn signal(&mut self, signal: i32, exec: Option<&str>) -> Answer {
@@ -200,8 +229,10 @@ impl<S: Sandbox> Server<S> {
 
     fn resize(&mut self, exec: Option<&str>, rows: u16, cols: u16) -> Answer {
         let session = self.live_session(exec)?;
-        let terminal =
-            session.terminal.as_ref().ok_or_else(|| conflict("the process has no terminal"))?;
+        let terminal = session
+            .terminal
+            .as_ref()
+            .ok_or_else(|| conflict("the process has no terminal"))?;
         hull_sys::tty::set_size(terminal, rows, cols).map_err(|errno| Failure {
             kind: ErrorKind::Internal,
             message: format!("cannot set the size of the terminal: {errno}"),
@@ -213,7 +244,10 @@ impl<S: Sandbox> Server<S> {
         let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
         let socket = take_fd(&mut fds, attach.fd)?;
         self.live_session(None)?;
-        let session = self.sessions.get_mut(&FIRST).ok_or_else(|| conflict("not running"))?;
+        let session = self
+            .sessions
+            .get_mut(&FIRST)
+            .ok_or_else(|| conflict("not running"))?;
         if session.clients() >= MAX_CLIENTS {
             return Err(Failure {
                 kind: ErrorKind::Unavailable,
@@ -255,11 +289,18 @@ impl<S: Sandbox> Server<S> {
     fn status(&self) -> Status {
         let (started_at_ns, paused, exit) = match &self.state {
             State::Waiting { .. } => return Status::default(),
-            State::Running { started_at_ns, paused } => (*started_at_ns, *paused, None),
+            State::Running {
+                started_at_ns,
+                paused,
+            } => (*started_at_ns, *paused, None),
             State::Exited { status, .. } => (0, false, status.clone()),
         };
         Status {
-            pid: self.sessions.get(&FIRST).filter(|first| first.is_running()).map(|first| first.pid),
+            pid: self
+                .sessions
+                .get(&FIRST)
+                .filter(|first| first.is_running())
+                .map(|first| first.pid),
             started_at_ns,
             paused,
             exit,
@@ -276,7 +317,10 @@ impl<S: Sandbox> Server<S> {
         match self.state {
             State::Running { .. } => Err(conflict("the sandbox still runs")),
             State::Waiting { .. } => {
-                self.state = State::Exited { status: None, until: Instant::now() + FORGET_LIMIT };
+                self.state = State::Exited {
+                    status: None,
+                    until: Instant::now() + FORGET_LIMIT,
+                };
                 self.forgotten = true;
                 Ok(Reply::Done)
             }
@@ -298,7 +342,9 @@ fn streams_failed(errno: rustix::io::Errno) -> Failure {
 /// Takes the descriptor with this index out of those that came with a frame.
 fn take_fd(fds: &mut [Option<OwnedFd>], index: usize) -> Result<OwnedFd, Failure> {
     fds.get_mut(index).and_then(Option::take).ok_or_else(|| {
-        invalid(format!("the request names descriptor {index}, which was not sent along"))
+        invalid(format!(
+            "the request names descriptor {index}, which was not sent along"
+        ))
     })
 }
 
@@ -307,10 +353,12 @@ fn fill(fds: Vec<Option<OwnedFd>>) -> Result<Vec<OwnedFd>, Failure> {
     fds.into_iter()
         .map(|fd| match fd {
             Some(fd) => Ok(fd),
-            None => std::fs::File::open("/dev/null").map(OwnedFd::from).map_err(|error| Failure {
-                kind: ErrorKind::Internal,
-                message: format!("cannot open /dev/null: {error}"),
-            }),
+            None => std::fs::File::open("/dev/null")
+                .map(OwnedFd::from)
+                .map_err(|error| Failure {
+                    kind: ErrorKind::Internal,
+                    message: format!("cannot open /dev/null: {error}"),
+                }),
         })
         .collect()
 }

@@ -101,7 +101,11 @@ impl Session {
     ///
     /// # Errors
     /// If its streams cannot be watched.
-    pub(crate) fn new(process: Process, manner: Manner, poller: &mut Poller) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        process: Process,
+        manner: Manner,
+        poller: &mut Poller,
+    ) -> Result<Self, Errno> {
         let streams = process.streams;
         let mut output = |fd: Option<OwnedFd>| -> Result<Option<Output>, Errno> {
             let Some(fd) = fd else { return Ok(None) };
@@ -109,7 +113,11 @@ impl Session {
             let _ = rustix::pipe::fcntl_setpipe_size(&fd, PIPE_SIZE);
             let mut watch = poller.watch();
             watch.set(poller, &fd, EventFlags::IN)?;
-            Ok(Some(Output { fd, watch, lines: Lines::default() }))
+            Ok(Some(Output {
+                fd,
+                watch,
+                lines: Lines::default(),
+            }))
         };
         let (first, second, stdin, terminal, terminal_peer);
         if let Some(master) = streams.terminal {
@@ -147,7 +155,11 @@ impl Session {
     /// Every number under which events for this session come.
     pub(crate) fn owns(&self, token: u64) -> bool {
         self.input.token() == token
-            || self.outputs.iter().flatten().any(|output| output.watch.token() == token)
+            || self
+                .outputs
+                .iter()
+                .flatten()
+                .any(|output| output.watch.token() == token)
             || self.clients.iter().any(|client| client.token() == token)
     }
 
@@ -168,13 +180,22 @@ impl Session {
     }
 
     /// Handles one event.
-    pub(crate) fn ready(&mut self, token: u64, flags: EventFlags, io: &mut Io<'_>) -> Option<Trouble> {
+    pub(crate) fn ready(
+        &mut self,
+        token: u64,
+        flags: EventFlags,
+        io: &mut Io<'_>,
+    ) -> Option<Trouble> {
         let mut trouble = None;
         if self.input.token() == token {
             self.input.write();
         } else if let Some(stream) = self.stream_of(token) {
             trouble = self.read_output(stream, io).1;
-        } else if let Some(at) = self.clients.iter().position(|client| client.token() == token) {
+        } else if let Some(at) = self
+            .clients
+            .iter()
+            .position(|client| client.token() == token)
+        {
             self.client_ready(at, flags, io);
         }
         self.update_watches(io.poller);
@@ -182,14 +203,18 @@ impl Session {
     }
 
     fn stream_of(&self, token: u64) -> Option<usize> {
-        self.outputs
-            .iter()
-            .position(|output| output.as_ref().is_some_and(|output| output.watch.token() == token))
+        self.outputs.iter().position(|output| {
+            output
+                .as_ref()
+                .is_some_and(|output| output.watch.token() == token)
+        })
     }
 
     /// Reads an output once and hands on what came; says whether there may be more.
     fn read_output(&mut self, stream: usize, io: &mut Io<'_>) -> (bool, Option<Trouble>) {
-        let Some(Some(output)) = self.outputs.get_mut(stream) else { return (false, None) };
+        let Some(Some(output)) = self.outputs.get_mut(stream) else {
+            return (false, None);
+        };
         let (header, space) = io.buffer.split_at_mut(HEADER);
         let count = match rustix::io::read(&output.fd, &mut *space) {
             Err(Errno::INTR) => return (true, None),
@@ -210,7 +235,11 @@ impl Session {
         let from = if raw { HEADER } else { 0 };
         let frame = io.buffer.get(from..HEADER + count).unwrap_or_default();
         let mut shared: Option<Rc<[u8]>> = None;
-        for client in self.clients.iter_mut().filter(|client| client.reads(stream)) {
+        for client in self
+            .clients
+            .iter_mut()
+            .filter(|client| client.reads(stream))
+        {
             client.give(frame, &mut shared, io.now);
         }
         (true, trouble)
@@ -225,7 +254,9 @@ impl Session {
     }
 
     fn client_ready(&mut self, at: usize, flags: EventFlags, io: &mut Io<'_>) {
-        let Some(client) = self.clients.get_mut(at) else { return };
+        let Some(client) = self.clients.get_mut(at) else {
+            return;
+        };
         if flags.contains(EventFlags::OUT) && client.receives {
             client.write(io.now);
         }
@@ -234,7 +265,11 @@ impl Session {
             client.hang_up();
         }
         if client.sends {
-            let limit = if client.writes_stdin() { self.input.room() } else { usize::MAX };
+            let limit = if client.writes_stdin() {
+                self.input.room()
+            } else {
+                usize::MAX
+            };
             let length = limit.min(io.buffer.len());
             let space = io.buffer.get_mut(..length).unwrap_or_default();
             if space.is_empty() {
@@ -278,7 +313,9 @@ impl Session {
     /// Whether the process ended and all of its output was taken. Asks once: then the rest is
     /// written to the clients and they are closed.
     pub(crate) fn take_drained(&mut self, io: &mut Io<'_>) -> Option<(i32, u64, Option<Trouble>)> {
-        let Phase::Draining(until) = self.phase else { return None };
+        let Phase::Draining(until) = self.phase else {
+            return None;
+        };
         let mut trouble = None;
         if self.outputs.iter().any(Option::is_some) {
             if io.now < until {
@@ -320,7 +357,11 @@ impl Session {
             Phase::Running => None,
             Phase::Draining(until) | Phase::Flushing(until) => Some(until),
         };
-        self.clients.iter().filter_map(Client::deadline).chain(own).min()
+        self.clients
+            .iter()
+            .filter_map(Client::deadline)
+            .chain(own)
+            .min()
     }
 
     /// Drops who is gone, and watches for what is of interest now.
@@ -341,7 +382,11 @@ impl Session {
         }
         // Once the process has ended the rest is bounded by the pipe: it is taken at once.
         let held = self.is_running() && self.clients.iter().any(Client::is_holding);
-        let wanted = if held { EventFlags::empty() } else { EventFlags::IN };
+        let wanted = if held {
+            EventFlags::empty()
+        } else {
+            EventFlags::IN
+        };
         for output in self.outputs.iter_mut().flatten() {
             let _ = output.watch.set(poller, &output.fd, wanted);
         }

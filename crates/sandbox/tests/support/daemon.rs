@@ -1,7 +1,6 @@
 //! The daemon's side of the protocol, for tests.
 
 #![allow(unreachable_pub, reason = "included by several test files")]
-
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::VecDeque;
@@ -30,12 +29,21 @@ impl Daemon {
     pub fn connect(path: &Path) -> Self {
         let socket = UnixStream::connect(path).expect("connect to the shim");
         socket.set_read_timeout(Some(LIMIT)).unwrap();
-        Self { socket, decoder: Decoder::default(), seq: 0, events: VecDeque::new() }
+        Self {
+            socket,
+            decoder: Decoder::default(),
+            seq: 0,
+            events: VecDeque::new(),
+        }
     }
 
     pub fn call(&mut self, request: Request, fds: &[BorrowedFd<'_>]) -> Reply {
         self.seq += 1;
-        let bytes = encode(&Call { seq: self.seq, request }).unwrap();
+        let bytes = encode(&Call {
+            seq: self.seq,
+            request,
+        })
+        .unwrap();
         let sent = fdpass::send(&self.socket, &bytes, fds).unwrap();
         self.socket.write_all(&bytes[sent..]).unwrap();
         loop {
@@ -101,7 +109,12 @@ impl Daemon {
 
     pub fn attach(&mut self, stdin: bool) -> UnixStream {
         let (ours, theirs) = stream_pair();
-        let attach = Attach { fd: 0, stdin, stdout: true, stderr: true };
+        let attach = Attach {
+            fd: 0,
+            stdin,
+            stdout: true,
+            stderr: true,
+        };
         let reply = self.call(Request::Attach(attach), &[theirs.as_fd()]);
         assert!(matches!(reply, Reply::Done), "{reply:?}");
         ours
@@ -143,7 +156,10 @@ pub fn log_records(path: &Path) -> Vec<(String, String)> {
         .lines()
         .map(|line| {
             let value: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
-            (value["stream"].as_str().unwrap().to_owned(), value["log"].as_str().unwrap().to_owned())
+            (
+                value["stream"].as_str().unwrap().to_owned(),
+                value["log"].as_str().unwrap().to_owned(),
+            )
         })
         .collect()
 }

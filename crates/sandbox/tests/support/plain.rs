@@ -28,12 +28,24 @@ impl Plain {
         )
         .unwrap();
         let (sender, ends) = channel();
-        Self { news, wake, ends, sender, alive: Vec::new() }
+        Self {
+            news,
+            wake,
+            ends,
+            sender,
+            alive: Vec::new(),
+        }
     }
 
     fn start(&mut self, plan: &ProcessPlan, stdio: Stdio) -> Result<Process, Failure> {
         let (program, args) = plan.args.split_first().expect("a program");
-        let pipe = |wanted: bool| if wanted { CommandStdio::piped() } else { CommandStdio::null() };
+        let pipe = |wanted: bool| {
+            if wanted {
+                CommandStdio::piped()
+            } else {
+                CommandStdio::null()
+            }
+        };
         let connected = stdio != Stdio::Null;
         let mut child = Command::new(program)
             .args(args)
@@ -55,21 +67,30 @@ impl Plain {
         self.alive.push(pid);
         let (sender, wake) = (self.sender.clone(), self.wake.try_clone().unwrap());
         std::thread::spawn(move || report(child, &sender, &wake));
-        Ok(Process { pid, streams, warnings: Vec::new() })
+        Ok(Process {
+            pid,
+            streams,
+            warnings: Vec::new(),
+        })
     }
 }
 
 fn report(mut child: Child, sender: &Sender<(u32, i32)>, wake: &OwnedFd) {
     let pid = child.id();
     let status = child.wait().unwrap();
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap());
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap());
     let _ = sender.send((pid, code));
     let _ = rustix::io::write(wake, &[0]);
 }
 
 fn kill(pid: u32, signal: i32) -> Result<(), Failure> {
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("pid");
-    let failed = |errno| Failure { kind: ErrorKind::Internal, message: format!("kill: {errno}") };
+    let failed = |errno| Failure {
+        kind: ErrorKind::Internal,
+        message: format!("kill: {errno}"),
+    };
     hull_sys::pidfd::open(pid)
         .and_then(|pidfd| hull_sys::pidfd::send_signal(pidfd, signal))
         .map_err(failed)
@@ -121,7 +142,10 @@ impl Sandbox for Plain {
     }
 
     fn stats(&mut self) -> Result<Stats, Failure> {
-        Ok(Stats { pids_current: self.alive.len() as u64, ..Stats::default() })
+        Ok(Stats {
+            pids_current: self.alive.len() as u64,
+            ..Stats::default()
+        })
     }
 
     fn pids(&mut self) -> Result<Vec<u32>, Failure> {
