@@ -6,7 +6,9 @@
 
 use std::net::Ipv4Addr;
 
-use crate::netlink::{self, Attributes, Batch, Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError};
+use crate::netlink::{
+    self, Attributes, Batch, MAX_ACKNOWLEDGED, Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError,
+};
 use crate::nft;
 
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
@@ -28,8 +30,6 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const NFGENMSG_LEN: usize = 4;
 const HEADER: [u8; NFGENMSG_LEN] = [AF_INET, 0, 0, 0];
 const NESTED: u16 = 0x8000;
-/// Deletions sent at once.
-const BATCH: usize = 256;
 
 /// Which flows: all that are listed, because looking for one costs as much as looking for many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
     }
     let found = dump(flows)?;
     let mut socket = nft::open()?;
-    for part in found.chunks(BATCH) {
+    for part in found.chunks(MAX_ACKNOWLEDGED) {
         let mut batch = Batch::new();
         for (tuple, id) in part {
             batch

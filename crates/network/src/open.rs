@@ -91,13 +91,8 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
             .attached
             .insert(endpoint.address, endpoint.host_veth.clone());
         for port in &endpoint.ports {
-            if !ports.adopt(endpoint.address, *port) {
-                warnings.push(format!(
-                    "a process of the host has taken {}:{}/{}, which stays published",
-                    port.host_ip,
-                    port.host_port,
-                    port.container.protocol.as_str()
-                ));
+            if let Err(error) = ports.adopt(endpoint.address, *port) {
+                warnings.push(format!("a port stays published although {error}"));
             }
         }
     }

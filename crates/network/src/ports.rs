@@ -74,7 +74,7 @@ fn reason(errno: Errno) -> &'static str {
 struct Holding {
     port: PublishedPort,
     owner: Ipv4Addr,
-    /// `None` if the host's processes already had it when the daemon came back.
+    /// `None` if the host refused when the daemon came back.
     _socket: Option<OwnedFd>,
 }
 
@@ -115,12 +115,17 @@ impl PortTable {
     }
 
     /// Takes back a port that a container had before the daemon was restarted. The container
-    /// keeps it whatever happens: false says that a process of the host took it meanwhile.
-    pub(crate) fn adopt(&mut self, owner: Ipv4Addr, port: PublishedPort) -> bool {
-        let socket = bind(port.host_ip, port.host_port, port.container.protocol).ok();
-        let held = socket.is_some();
-        self.insert(port, owner, socket);
-        held
+    /// keeps it whatever happens; the error only says why no socket holds it.
+    pub(crate) fn adopt(&mut self, owner: Ipv4Addr, port: PublishedPort) -> Result<(), PortError> {
+        let bound = bind(port.host_ip, port.host_port, port.container.protocol);
+        let outcome = bound.as_ref().err().map(|errno| PortError::Refused {
+            host_ip: port.host_ip,
+            port: port.host_port,
+            protocol: port.container.protocol,
+            errno: *errno,
+        });
+        self.insert(port, owner, bound.ok());
+        outcome.map_or(Ok(()), Err)
     }
 
     /// Gives one port back.

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::netlink::{
-    self, Attributes, Batch, Family, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
-    NLM_F_REPLACE, NetlinkError, Socket,
+    self, Attributes, Batch, Family, MAX_ACKNOWLEDGED, Message, NLM_F_ACK, NLM_F_CREATE,
+    NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError, Socket,
 };
 use crate::types::{MacAddress, Subnet};
 
@@ -263,13 +263,16 @@ impl Route {
 
     /// Makes each interface a port of the bridge `master` and brings it up.
     pub(crate) fn set_master(&mut self, ports: &[u32], master: u32) -> Result<(), NetlinkError> {
-        let mut batch = Batch::new();
-        for port in ports {
-            batch
-                .request(RTM_NEWLINK, NLM_F_ACK, &link_header(*port, IFF_UP, IFF_UP))
-                .u32(IFLA_MASTER, master);
+        for part in ports.chunks(MAX_ACKNOWLEDGED) {
+            let mut batch = Batch::new();
+            for port in part {
+                batch
+                    .request(RTM_NEWLINK, NLM_F_ACK, &link_header(*port, IFF_UP, IFF_UP))
+                    .u32(IFLA_MASTER, master);
+            }
+            self.socket.execute(&mut batch)?;
         }
-        self.socket.execute(&mut batch)
+        Ok(())
     }
 
     /// Lets the bridge send a frame back out of the port `name` by which it came in.

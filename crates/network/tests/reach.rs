@@ -16,7 +16,20 @@ const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 #[test]
 fn published_port_is_reached_from_everywhere_with_the_clients_address() {
-    let world = World::new();
+    for bridged_packets_pass_firewall in ["0", "1"] {
+        let world = World::new();
+        within(&world.host, || {
+            // Only there where br_netfilter is.
+            let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+            std::fs::write(path, bridged_packets_pass_firewall).ok();
+            let path = "/proc/sys/net/ipv4/conf/all/rp_filter";
+            std::fs::write(path, "1").expect("set rp_filter");
+        });
+        check_reach_from_everywhere(&world);
+    }
+}
+
+fn check_reach_from_everywhere(world: &World) {
     let network = world.open();
     let (web, peer) = (world.attach(&network), world.attach(&network));
     serve_tcp(&web.netns, ANY, 80, "web");

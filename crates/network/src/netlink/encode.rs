@@ -144,3 +144,46 @@ impl Batch {
         Ok(&self.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Attributes, Messages, u32_at};
+    use super::*;
+
+    #[test]
+    fn batch_written_is_read_back() {
+        let mut batch = Batch::new();
+        batch.request(16, 0, &[7; 16]).text(3, "lo").u32(4, 1500);
+        batch.request(17, 0, &[]).nest(18, |b| {
+            b.nest_with_header(1, &[9; 4], |b| {
+                b.attr(2, &[1, 2, 3]);
+            });
+        });
+        let bytes = batch.finish(40).expect("bytes").to_vec();
+        let messages: Vec<_> = Messages::new(&bytes).map(|m| m.expect("one")).collect();
+        assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].kind, messages[0].sequence), (16, 40));
+        assert_eq!((messages[1].kind, messages[1].sequence), (17, 41));
+        let attributes = Attributes::after(messages[0].body, 16);
+        assert_eq!(attributes.find(3), Some(&b"lo\0"[..]));
+        assert_eq!(attributes.find(4).and_then(|v| u32_at(v, 0)), Some(1500));
+        let outer = Attributes::new(messages[1].body).find(18).expect("outer");
+        let inner = Attributes::new(outer).find(1).expect("inner");
+        assert_eq!(Attributes::after(inner, 4).find(2), Some(&[1, 2, 3][..]));
+    }
+
+    #[test]
+    fn attribute_over_64_kib_is_refused_not_cut() {
+        let mut batch = Batch::new();
+        batch.request(16, 0, &[]).attr(1, &vec![0; 65_532]);
+        assert!(matches!(batch.finish(1), Err(NetlinkError::TooLarge)));
+        let mut batch = Batch::new();
+        batch.request(16, 0, &[]).nest(1, |b| {
+            b.attr(2, &vec![0; 40_000]).attr(2, &vec![0; 40_000]);
+        });
+        assert!(matches!(batch.finish(1), Err(NetlinkError::TooLarge)));
+        let mut batch = Batch::new();
+        batch.request(16, 0, &[]).attr(1, &vec![0; 65_531]);
+        assert!(batch.finish(1).is_ok());
+    }
+}

@@ -22,6 +22,10 @@ pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
+/// Most requests with an acknowledgement each in one batch: all of them wait in the socket's buffer
+/// until the last is done.
+pub(crate) const MAX_ACKNOWLEDGED: usize = 64;
+
 const HEADER_LEN: usize = 16;
 const ATTRIBUTE_HEADER_LEN: usize = 4;
 
