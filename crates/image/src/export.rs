@@ -7,8 +7,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, fstat, major, minor, openat,
-    readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, flistxattr_query, fstat,
+    major, minor, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -233,7 +233,7 @@ fn entry_of<'a>(path: &'a [u8], kind: Kind, stat: &Stat) -> WriteEntry<'a> {
 /// The attributes that an image may carry; file systems without attributes have none.
 fn xattrs(fd: BorrowedFd<'_>) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     // Most files have none, which a call without buffer tells.
-    match flistxattr(fd, &mut [0u8; 0]) {
+    match flistxattr_query(fd) {
         Ok(0) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(Vec::new()),
         Ok(_) => {}
         Err(e) => return Err(e),

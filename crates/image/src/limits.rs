@@ -49,7 +49,7 @@ impl Default for Limits {
             max_archive_bytes: 256 << 30,
             max_layer_entries: 4_000_000,
             // Real layers stay below 20; gzip reaches 1,000 and zstd far more on zeros alone.
-            max_ratio: 200,
+            max_ratio: 100,
             ratio_grace_bytes: RATIO_GRACE_BYTES,
         }
     }

@@ -15,12 +15,15 @@ const ROOT_MODE: u32 = 0o755;
 /// Names that begin with a dot are ours; ids cannot.
 const TRASH: &str = ".trash";
 const EMPTY: &str = ".empty";
+const FILLER: &str = ".filler";
 
 /// Keeps snapshots in a directory.
 #[derive(Debug)]
 pub struct Overlay {
     base: PathBuf,
     empty: PathBuf,
+    /// An empty layer under views of one layer only; overlayfs takes no directory twice.
+    filler: PathBuf,
     trash: PathBuf,
     counter: AtomicU64,
 }
@@ -33,8 +36,9 @@ impl Overlay {
     /// If the directory cannot be used.
     pub fn open(base: &Path) -> Result<Self, SnapshotError> {
         let empty = base.join(EMPTY);
+        let filler = base.join(FILLER);
         let trash = base.join(TRASH);
-        for dir in [base, &trash, &empty] {
+        for dir in [base, &trash, &empty, &filler] {
             fs::create_dir_all(dir).map_err(|e| SnapshotError::io("create", dir, e))?;
         }
         fs::set_permissions(base, fs::Permissions::from_mode(0o700))
@@ -47,6 +51,7 @@ impl Overlay {
         Ok(Self {
             base: base.to_owned(),
             empty,
+            filler,
             trash,
             counter: AtomicU64::new(used.map_or(0, |n| n.saturating_add(1))),
         })
@@ -118,10 +123,10 @@ impl Snapshotter for Overlay {
         if let Some(id) = id {
             all.push(self.existing_upper(id)?);
         }
-        all.extend_from_slice(lowers);
+        all.extend(self.lowers(lowers));
         // Overlayfs wants two layers where it cannot write; an empty one changes nothing.
-        while all.len() < 2 {
-            all.push(self.empty.clone());
+        if all.len() < 2 {
+            all.push(self.filler.clone());
         }
         view::merged(&all)
     }

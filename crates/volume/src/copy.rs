@@ -11,8 +11,8 @@ use std::path::Path;
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-    chmodat, chownat, fgetxattr, flistxattr, fsetxattr, fstat, linkat, mkdirat, mknodat, openat,
-    readlinkat, statat, symlinkat, utimensat,
+    chmodat, chownat, fgetxattr, flistxattr, flistxattr_query, fsetxattr, fstat, linkat, mkdirat,
+    mknodat, openat, readlinkat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -144,7 +144,7 @@ fn finish_dir(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 /// Copies attributes except those of overlayfs, which mean something else outside of it. What the
 /// target's file system cannot hold is left out.
 fn copy_xattrs(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    match flistxattr(from, &mut [0u8; 0]) {
+    match flistxattr_query(from) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(()),
         Ok(_) => {}
         Err(e) => return Err(e.into()),

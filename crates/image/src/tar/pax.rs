@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn pax_records_are_applied() {
         let mut pax = Pax::default();
-        pax.apply(b"12 path=a/b\n16 mtime=-1.25\n26 SCHILY.xattr.user.x=a\nb\n")
+        pax.apply(b"12 path=a/b\n15 mtime=-1.25\n27 SCHILY.xattr.user.x=a\nb\n")
             .unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"a/b"[..]));
         assert_eq!(
