@@ -1,0 +1,85 @@
+//! `hull images`: the list of images.
+
+use clap::Args;
+
+use crate::context::Context;
+use crate::error::CliError;
+use crate::format::{human, image, list};
+use crate::spec::{Arity, command};
+use crate::values::filter;
+
+/// Arguments of `hull images`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Show all images (default hides intermediate images)
+    #[arg(short, long)]
+    all: bool,
+    /// Show digests
+    #[arg(long)]
+    digests: bool,
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "filter")]
+    filter: Vec<String>,
+    /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (a Go template)
+    #[arg(long, value_name = "string")]
+    format: Option<String>,
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only show image IDs
+    #[arg(short, long)]
+    quiet: bool,
+    /// A repository, or one image of it
+    args: Vec<String>,
+}
+
+command!(
+    ListArgs,
+    run,
+    names = ["images", "image ls", "image list"],
+    usage = "[OPTIONS] [REPOSITORY[:TAG]]",
+    about = "List images",
+    arity = Arity::AtMost(1),
+);
+
+async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
+    let mut filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    if let Some(name) = args.args.first() {
+        filters.insert("reference".to_owned(), vec![name.clone()]);
+    }
+    let images = context
+        .client()
+        .await?
+        .image_list(args.all, &filters)
+        .await?;
+    let now = human::now();
+    let wants_digests = args.digests
+        || args
+            .format
+            .as_deref()
+            .is_some_and(|format| format.contains(".Digest"));
+    if args.quiet && args.format.is_none() {
+        // One line for each image, however many names it has.
+        let rows: Vec<_> = images
+            .iter()
+            .filter_map(|one| {
+                image::rows(one, false, args.no_trunc, now, None)
+                    .into_iter()
+                    .next()
+            })
+            .collect();
+        list::print(&image::LISTING, &rows, None, true)?;
+        return Ok(0);
+    }
+    let rows: Vec<_> = images
+        .iter()
+        .flat_map(|one| image::rows(one, wants_digests, args.no_trunc, now, None))
+        .collect();
+    let listing = if args.digests {
+        image::LISTING_WITH_DIGESTS
+    } else {
+        image::LISTING
+    };
+    list::print(&listing, &rows, args.format.as_deref(), args.quiet)?;
+    Ok(0)
+}

@@ -1,0 +1,7 @@
+//! Commands about the engine.
+
+pub(crate) mod df;
+pub(crate) mod events;
+pub(crate) mod info;
+pub(crate) mod prune;
+pub(crate) mod version;

@@ -1,0 +1,412 @@
+//! Builds the tree of a template from its pieces.
+
+use super::TemplateError;
+use super::lexer::{Piece, Token, split};
+
+/// Deepest nesting of blocks and parentheses.
+const MAX_DEPTH: usize = 64;
+/// Longest template source in bytes.
+const MAX_SOURCE: usize = 256 * 1024;
+
+/// A node of the tree.
+#[derive(Debug, Clone)]
+pub(super) enum Node {
+    /// Text copied to the output.
+    Text(String),
+    /// A pipeline whose value is printed.
+    Print(Pipeline),
+    /// `if`.
+    If {
+        condition: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    /// `with`.
+    With {
+        value: Pipeline,
+        then: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    /// `range`.
+    Range {
+        over: Pipeline,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    /// `break`.
+    Break,
+    /// `continue`.
+    Continue,
+}
+
+/// Commands joined by `|`, and the variables that take the result.
+#[derive(Debug, Clone)]
+pub(super) struct Pipeline {
+    /// Variables on the left of `:=` or `=`.
+    pub(super) targets: Vec<String>,
+    /// Whether the variables are new (`:=`).
+    pub(super) declare: bool,
+    /// The commands.
+    pub(super) commands: Vec<Vec<Term>>,
+    /// Where it stands, for errors.
+    pub(super) line: usize,
+    /// Column of the action.
+    pub(super) column: usize,
+}
+
+/// An operand, with the fields looked up in it.
+#[derive(Debug, Clone)]
+pub(super) struct Term {
+    /// The operand.
+    pub(super) base: Base,
+    /// `.A.B` after it.
+    pub(super) fields: Vec<String>,
+}
+
+/// An operand.
+#[derive(Debug, Clone)]
+pub(super) enum Base {
+    /// `.`
+    Dot,
+    /// `$name`; the empty name is the root.
+    Variable(String),
+    /// A function's name.
+    Function(String),
+    /// A string.
+    Str(String),
+    /// An integer.
+    Int(i64),
+    /// A float.
+    Float(f64),
+    /// `true` or `false`.
+    Bool(bool),
+    /// `nil`.
+    Nil,
+    /// A parenthesised pipeline.
+    Sub(Box<Pipeline>),
+}
+
+/// Parses a whole template.
+pub(super) fn parse(source: &str) -> Result<Vec<Node>, TemplateError> {
+    if source.len() > MAX_SOURCE {
+        return Err(TemplateError::parse(
+            1,
+            format!("template is longer than {MAX_SOURCE} bytes"),
+        ));
+    }
+    let pieces = split(source)?;
+    let mut parser = Parser {
+        pieces: pieces.into_iter().peekable(),
+        depth: 0,
+        loops: 0,
+        last_line: 1,
+    };
+    let (nodes, end) = parser.nodes()?;
+    match end {
+        End::Source => Ok(nodes),
+        End::End(line) => Err(TemplateError::parse(line, "unexpected {{end}}")),
+        End::Else { line, .. } => Err(TemplateError::parse(line, "unexpected {{else}}")),
+    }
+}
+
+/// What stopped a list of nodes.
+enum End {
+    Source,
+    End(usize),
+    Else {
+        tokens: Vec<Token>,
+        line: usize,
+        column: usize,
+    },
+}
+
+struct Parser {
+    pieces: std::iter::Peekable<std::vec::IntoIter<Piece>>,
+    depth: usize,
+    loops: usize,
+    last_line: usize,
+}
+
+impl Parser {
+    fn nodes(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+        let mut nodes = Vec::new();
+        while let Some(piece) = self.pieces.next() {
+            let (mut tokens, line, column) = match piece {
+                Piece::Text(text) => {
+                    nodes.push(Node::Text(text));
+                    continue;
+                }
+                Piece::Action {
+                    tokens,
+                    line,
+                    column,
+                } => (tokens, line, column),
+            };
+            self.last_line = line;
+            let keyword = match tokens.first() {
+                Some(Token::Word(word)) => word.clone(),
+                Some(_) => String::new(),
+                None => return Err(TemplateError::parse(line, "missing value for command")),
+            };
+            match keyword.as_str() {
+                "end" => return Ok((nodes, End::End(line))),
+                "else" => {
+                    tokens.remove(0);
+                    return Ok((
+                        nodes,
+                        End::Else {
+                            tokens,
+                            line,
+                            column,
+                        },
+                    ));
+                }
+                "if" | "with" | "range" => {
+                    tokens.remove(0);
+                    nodes.push(self.block(&keyword, tokens, line, column)?);
+                }
+                "break" | "continue" => {
+                    if self.loops == 0 {
+                        return Err(TemplateError::parse(
+                            line,
+                            format!("{{{{{keyword}}}}} outside {{{{range}}}}"),
+                        ));
+                    }
+                    nodes.push(if keyword == "break" {
+                        Node::Break
+                    } else {
+                        Node::Continue
+                    });
+                }
+                "define" | "template" | "block" => {
+                    return Err(TemplateError::parse(
+                        line,
+                        format!("{{{{{keyword}}}}} is not supported here"),
+                    ));
+                }
+                _ => nodes.push(Node::Print(pipeline(tokens, line, column)?)),
+            }
+        }
+        Ok((nodes, End::Source))
+    }
+
+    fn block(
+        &mut self,
+        keyword: &str,
+        tokens: Vec<Token>,
+        line: usize,
+        column: usize,
+    ) -> Result<Node, TemplateError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(TemplateError::parse(
+                line,
+                format!("blocks nest deeper than {MAX_DEPTH}"),
+            ));
+        }
+        if tokens.is_empty() {
+            return Err(TemplateError::parse(
+                line,
+                format!("missing value for {keyword}"),
+            ));
+        }
+        let head = pipeline(tokens, line, column)?;
+        if keyword == "range" {
+            self.loops += 1;
+        }
+        let (then, end) = self.nodes()?;
+        if keyword == "range" {
+            self.loops -= 1;
+        }
+        let otherwise = match end {
+            End::Source => return Err(TemplateError::parse(self.last_line, "unexpected EOF")),
+            End::End(_) => Vec::new(),
+            End::Else {
+                mut tokens,
+                line,
+                column,
+            } => {
+                if tokens.is_empty() {
+                    let (otherwise, end) = self.nodes()?;
+                    match end {
+                        End::End(_) => otherwise,
+                        End::Else { line, .. } => {
+                            return Err(TemplateError::parse(line, "unexpected {{else}}"));
+                        }
+                        End::Source => {
+                            return Err(TemplateError::parse(self.last_line, "unexpected EOF"));
+                        }
+                    }
+                } else if matches!(tokens.first(), Some(Token::Word(word)) if word == keyword && keyword != "range")
+                {
+                    tokens.remove(0);
+                    vec![self.block(keyword, tokens, line, column)?]
+                } else {
+                    return Err(TemplateError::parse(line, "unexpected token in else"));
+                }
+            }
+        };
+        self.depth -= 1;
+        Ok(match keyword {
+            "if" => Node::If {
+                condition: head,
+                then,
+                otherwise,
+            },
+            "with" => Node::With {
+                value: head,
+                then,
+                otherwise,
+            },
+            _ => Node::Range {
+                over: head,
+                body: then,
+                otherwise,
+            },
+        })
+    }
+}
+
+fn pipeline(tokens: Vec<Token>, line: usize, column: usize) -> Result<Pipeline, TemplateError> {
+    let mut cursor = Cursor {
+        tokens: tokens.into_iter().peekable(),
+        line,
+        column,
+    };
+    let pipeline = cursor.pipeline(0)?;
+    match cursor.tokens.next() {
+        None => Ok(pipeline),
+        Some(Token::Close) => Err(TemplateError::parse(line, "unexpected right paren")),
+        Some(_) => Err(TemplateError::parse(line, "unexpected token in command")),
+    }
+}
+
+struct Cursor {
+    tokens: std::iter::Peekable<std::vec::IntoIter<Token>>,
+    line: usize,
+    column: usize,
+}
+
+impl Cursor {
+    fn pipeline(&mut self, depth: usize) -> Result<Pipeline, TemplateError> {
+        if depth > MAX_DEPTH {
+            return Err(TemplateError::parse(
+                self.line,
+                format!("parentheses nest deeper than {MAX_DEPTH}"),
+            ));
+        }
+        let mut pipeline = Pipeline {
+            targets: Vec::new(),
+            declare: false,
+            commands: Vec::new(),
+            line: self.line,
+            column: self.column,
+        };
+        self.targets(&mut pipeline)?;
+        loop {
+            let command = self.command(depth)?;
+            if command.is_empty() {
+                return Err(TemplateError::parse(self.line, "missing value for command"));
+            }
+            pipeline.commands.push(command);
+            if !matches!(self.tokens.peek(), Some(Token::Pipe)) {
+                return Ok(pipeline);
+            }
+            self.tokens.next();
+        }
+    }
+
+    /// `$a :=`, `$a, $b :=` or `$a =` at the start of a pipeline.
+    fn targets(&mut self, pipeline: &mut Pipeline) -> Result<(), TemplateError> {
+        let ahead: Vec<Token> = self.tokens.clone().take(4).collect();
+        let (names, length) = match ahead.as_slice() {
+            [Token::Variable(a), Token::Declare, ..] => (vec![a.clone()], 2),
+            [Token::Variable(a), Token::Assign, ..] => (vec![a.clone()], 2),
+            [
+                Token::Variable(a),
+                Token::Comma,
+                Token::Variable(b),
+                Token::Declare | Token::Assign,
+            ] => (vec![a.clone(), b.clone()], 4),
+            _ => return Ok(()),
+        };
+        pipeline.declare = matches!(ahead.get(length - 1), Some(Token::Declare));
+        pipeline.targets = names;
+        for _ in 0..length {
+            self.tokens.next();
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, depth: usize) -> Result<Vec<Term>, TemplateError> {
+        let mut terms: Vec<Term> = Vec::new();
+        loop {
+            let Some(token) = self.tokens.peek() else {
+                return Ok(terms);
+            };
+            if matches!(token, Token::Pipe | Token::Close) {
+                return Ok(terms);
+            }
+            let Some(token) = self.tokens.next() else {
+                return Ok(terms);
+            };
+            let mut term = match token {
+                Token::Dot => Term {
+                    base: Base::Dot,
+                    fields: Vec::new(),
+                },
+                Token::Field { name, .. } => Term {
+                    base: Base::Dot,
+                    fields: vec![name],
+                },
+                Token::Variable(name) => Term {
+                    base: Base::Variable(name),
+                    fields: Vec::new(),
+                },
+                Token::Word(word) => Term {
+                    base: match word.as_str() {
+                        "true" => Base::Bool(true),
+                        "false" => Base::Bool(false),
+                        "nil" => Base::Nil,
+                        _ => Base::Function(word),
+                    },
+                    fields: Vec::new(),
+                },
+                Token::Str(text) => Term {
+                    base: Base::Str(text),
+                    fields: Vec::new(),
+                },
+                Token::Int(value) => Term {
+                    base: Base::Int(value),
+                    fields: Vec::new(),
+                },
+                Token::Float(value) => Term {
+                    base: Base::Float(value),
+                    fields: Vec::new(),
+                },
+                Token::Open => {
+                    let inner = self.pipeline(depth + 1)?;
+                    if !matches!(self.tokens.next(), Some(Token::Close)) {
+                        return Err(TemplateError::parse(self.line, "unclosed left paren"));
+                    }
+                    Term {
+                        base: Base::Sub(Box::new(inner)),
+                        fields: Vec::new(),
+                    }
+                }
+                Token::Comma | Token::Declare | Token::Assign | Token::Pipe | Token::Close => {
+                    return Err(TemplateError::parse(
+                        self.line,
+                        "unexpected token in operand",
+                    ));
+                }
+            };
+            while let Some(Token::Field { spaced: false, .. }) = self.tokens.peek() {
+                if let Some(Token::Field { name, .. }) = self.tokens.next() {
+                    term.fields.push(name);
+                }
+            }
+            terms.push(term);
+        }
+    }
+}
