@@ -83,8 +83,11 @@ impl<R: Read, T: Tap> TarReader<R, T> {
         }
         self.skip_raw(self.left)?;
         self.left = 0;
-        self.skip_raw(self.padding)?;
-        self.padding = 0;
+        // Some writers (umoci insert) end right behind the last content, without its padding.
+        match self.skip_raw(std::mem::take(&mut self.padding)) {
+            Err(TarError::Truncated { .. }) => return self.finish(),
+            skipped => skipped?,
+        }
         let start = self.offset;
         let mut pax = Pax::default();
         let mut long_path: Option<Vec<u8>> = None;
