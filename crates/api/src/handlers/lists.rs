@@ -48,7 +48,7 @@ pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>, uri: U
     let settings = engine.settings();
     let around = Around {
         network_id: network_id(&engine, &record),
-        files: settings.container_dir(&record.id),
+        files: settings.sandbox_dir(&record.id),
         log_path: settings.log_path(&record.id),
         exec_ids: engine.execs_of(&record.id),
         size_rw: sizes.map(|(rw, _)| rw),

@@ -261,18 +261,18 @@ impl Engine {
             seccomp_cache: self.settings.run_dir.join("seccomp"),
         };
         let fds: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
-        let reply = shim.call(Request::Exec(Box::new(launch)), &fds).await?;
-        if let Reply::Started { pid, .. } = reply {
-            if let Some(session) = lock(&self.execs.0).get_mut(&session.id) {
-                session.record.pid = pid;
-            }
-        }
         self.events.emit(
             "container",
             format!("exec_start: {}", spec.cmd.join(" ")),
             &record.id,
             attributes(&record),
         );
+        let reply = shim.call(Request::Exec(Box::new(launch)), &fds).await?;
+        if let Reply::Started { pid, .. } = reply {
+            if let Some(session) = lock(&self.execs.0).get_mut(&session.id) {
+                session.record.pid = pid;
+            }
+        }
         Ok(ours.map(|socket| AttachStream {
             socket,
             tty: spec.tty,

@@ -130,7 +130,9 @@ pub(crate) fn cgroup_path(record: &ContainerRecord, parent: &str) -> String {
 
 /// The host name a container shows.
 pub(crate) fn hostname(record: &ContainerRecord) -> String {
-    if record.spec.hostname.is_empty() {
+    if record.spec.hostname.is_empty() && record.spec.network == NetworkMode::Host {
+        crate::system::host::name()
+    } else if record.spec.hostname.is_empty() {
         record.id.get(..12).unwrap_or(&record.id).to_owned()
     } else {
         record.spec.hostname.clone()

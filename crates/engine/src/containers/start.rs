@@ -338,14 +338,7 @@ impl Engine {
     ) -> Result<()> {
         let spec = &record.spec;
         let host_network = spec.network == NetworkMode::Host;
-        let hostname = if host_network && spec.hostname.is_empty() {
-            rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned()
-        } else {
-            plan::hostname(record)
-        };
+        let hostname = plan::hostname(record);
         let name = full_name(&hostname, &spec.domainname);
         let own = endpoint.map(|e| files::OwnHost {
             address: e.address,
