@@ -84,7 +84,8 @@ impl<R: Read, T: Tap> TarReader<R, T> {
         self.skip_raw(self.left)?;
         self.left = 0;
         // Some writers (umoci insert) end right behind the last content, without its padding.
-        match self.skip_raw(std::mem::take(&mut self.padding)) {
+        let padding = std::mem::take(&mut self.padding);
+        match self.skip_raw(padding) {
             Err(TarError::Truncated { .. }) => return self.finish(),
             skipped => skipped?,
         }
