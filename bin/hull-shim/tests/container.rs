@@ -513,23 +513,61 @@ fn daemon_away_status_is_known_to_the_next_one() {
 
 #[test]
 fn shim_terminated_goes_on_and_killed_takes_the_payload_along() {
+    // The kernel forgets the death signal at a change of user: it must be set after that.
+    for user in ["", "me"] {
+        let shim = Shim::start();
+        let mut daemon = shim.connect();
+        let mut wish = shim.launch("echo up; sleep 60");
+        wish.plan.process.user = PlanUser::Name(user.into());
+        let pid = started(daemon.call(request(wish), &[]));
+        until("it is up", || out(&shim) == "up\n");
+        for signal in [
+            Signal::TERM,
+            Signal::INT,
+            Signal::HUP,
+            Signal::PIPE,
+            Signal::TSTP,
+        ] {
+            kill_process(shim.pid, signal).unwrap();
+        }
+        assert_eq!(daemon.status().pid, Some(pid));
+        kill_process(shim.pid, Signal::KILL).unwrap();
+        until("the payload is gone", || is_gone(pid));
+        assert!(!shim.exit_path().exists());
+    }
+}
+
+#[test]
+fn many_execs_at_once_each_have_their_own_output() {
     let shim = Shim::start();
     let mut daemon = shim.connect();
-    let pid = started(daemon.call(request(shim.launch("echo up; sleep 60")), &[]));
-    until("it is up", || out(&shim) == "up\n");
-    for signal in [
-        Signal::TERM,
-        Signal::INT,
-        Signal::HUP,
-        Signal::PIPE,
-        Signal::TSTP,
-    ] {
-        kill_process(shim.pid, signal).unwrap();
+    started(daemon.call(request(shim.launch("sleep 60")), &[]));
+    let mut streams = Vec::new();
+    for number in 0..30 {
+        let (ours, theirs) = stream_pair();
+        let wish = ExecLaunch {
+            attach: Some(OUTPUT),
+            ..shim.exec(
+                &number.to_string(),
+                &format!("echo {number}; exit {number}"),
+            )
+        };
+        started(daemon.call(Request::Exec(Box::new(wish)), &[theirs.as_fd()]));
+        streams.push(ours);
     }
-    assert_eq!(daemon.status().pid, Some(pid));
-    kill_process(shim.pid, Signal::KILL).unwrap();
-    until("the payload is gone", || is_gone(pid));
-    assert!(!shim.exit_path().exists());
+    let mut codes: Vec<Option<i32>> = vec![None; 30];
+    while codes.contains(&None) {
+        if let Event::ExecExited { id, code } = daemon.event() {
+            codes[id.parse::<usize>().unwrap()] = Some(code);
+        }
+    }
+    for (number, stream) in streams.into_iter().enumerate() {
+        assert_eq!(codes[number], Some(number as i32));
+        assert_eq!(demultiplex(stream).0, format!("{number}\n").as_bytes());
+    }
+    daemon.call(Request::KillAll, &[]);
+    daemon.exited();
+    forget(daemon, shim);
 }
 
 #[test]

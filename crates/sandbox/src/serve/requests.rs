@@ -42,10 +42,7 @@ impl<S: Sandbox> Server<S> {
             Request::Launch(launch) => self.launch(*launch, fds),
             Request::Exec(exec) => self.exec(*exec, fds),
             Request::Signal { signal, exec } => self.signal(signal, exec.as_deref()),
-            Request::KillAll => self.running().map(|()| {
-                self.kill_everything();
-                Reply::Done
-            }),
+            Request::KillAll => self.kill_all(),
             Request::Resize { exec, rows, cols } => self.resize(exec.as_deref(), rows, cols),
             Request::Attach(attach) => self.attach(attach, fds),
             Request::Pause => self.pause(),
@@ -218,13 +215,38 @@ impl<S: Sandbox> Server<S> {
             })
     }
 
+    /// A first process that ended a moment ago counts as reached: whoever sends a signal cannot
+    /// know, and what he wanted of it will be seen from its exit.
     fn signal(&mut self, signal: i32, exec: Option<&str>) -> Answer {
+        if exec.is_none() && self.has_ended() {
+            return Ok(Reply::Done);
+        }
         let pid = self.live_session(exec)?.pid;
         self.sandbox.signal(pid, signal)?;
         if signal == SIGKILL && exec.is_none() {
             self.thaw();
         }
         Ok(Reply::Done)
+    }
+
+    fn kill_all(&mut self) -> Answer {
+        if !self.has_ended() {
+            self.running()?;
+            self.kill_everything();
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Whether the first process ran and is gone.
+    fn has_ended(&self) -> bool {
+        match &self.state {
+            State::Waiting { .. } => false,
+            State::Running { .. } => self
+                .sessions
+                .get(&FIRST)
+                .is_none_or(|first| !first.is_running()),
+            State::Exited { status, .. } => status.is_some(),
+        }
     }
 
     fn resize(&mut self, exec: Option<&str>, rows: u16, cols: u16) -> Answer {
@@ -274,14 +296,16 @@ impl<S: Sandbox> Server<S> {
         Ok(Reply::Done)
     }
 
+    /// What is not frozen goes on anyway: a kill thaws, and its sender may not know.
     fn resume(&mut self) -> Answer {
-        self.live_session(None)?;
-        if !self.is_paused() {
-            return Err(conflict("the sandbox is not paused"));
+        if !self.has_ended() {
+            self.running()?;
         }
-        self.sandbox.resume()?;
-        if let State::Running { paused, .. } = &mut self.state {
-            *paused = false;
+        if self.is_paused() {
+            self.sandbox.resume()?;
+            if let State::Running { paused, .. } = &mut self.state {
+                *paused = false;
+            }
         }
         Ok(Reply::Done)
     }
