@@ -66,6 +66,8 @@ fn prepare(
 ) -> Result<(), Failed> {
     limits(process, proc_root, report)?;
     signal::reset().at(Step::Signals)?;
+    // Best effort: the default filter forbids the use of keys in any case.
+    let _: hull_sys::Result<()> = proc::new_session_keyring();
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     credentials(process)?;
     // A change of credentials clears it, so it comes after.
@@ -74,6 +76,7 @@ fn prepare(
     }
     proc::close_on_exec_from(3, manner.features, proc_root).at(Step::Descriptors)?;
     if let Some(hold) = manner.hold {
+        find_program(process)?;
         report.ready();
         let mut byte = [0u8; 1];
         loop {
@@ -145,6 +148,24 @@ fn credentials(process: &PreparedProcess) -> Result<(), Failed> {
     caps::set(&sets).at(Step::Capabilities)?;
     caps::clear_ambient().at(Step::Capabilities)?;
     caps::raise_ambient(inheritable).at(Step::Capabilities)
+}
+
+/// Whether there is a program at all: once the process waits, nobody hears of its failures.
+fn find_program(process: &PreparedProcess) -> Result<(), Failed> {
+    let mut worst = Errno::NOENT;
+    for path in &process.candidates {
+        let path = path.as_c_str();
+        let found = rustix::fs::access(path, rustix::fs::Access::EXEC_OK)
+            .and_then(|()| rustix::fs::stat(path))
+            .map(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode));
+        match found {
+            Ok(rustix::fs::FileType::Directory) => worst = Errno::ACCESS,
+            Ok(_) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => worst = errno,
+        }
+    }
+    Err(worst).at(Step::Exec)
 }
 
 /// Tries each path as execvp does: a file that may not be executed is remembered, one that is

@@ -65,6 +65,8 @@ pub enum LaunchError {
     /// The child failed on the way to execve.
     #[error("cannot {action}")]
     Step {
+        /// Whether the request or the host is to blame.
+        kind: ErrorKind,
         /// What.
         action: String,
         /// Why.
@@ -91,10 +93,10 @@ impl LaunchError {
                 source: Errno::NOENT | Errno::NOTDIR,
                 ..
             } => ErrorKind::InvalidArgument,
+            Self::Step { kind, .. } => *kind,
             Self::Source { .. }
             | Self::Prepare { .. }
             | Self::Cgroup(_)
-            | Self::Step { .. }
             | Self::Vanished { .. } => ErrorKind::Internal,
         }
     }

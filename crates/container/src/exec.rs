@@ -76,8 +76,6 @@ pub fn exec(
         hold: options.hold.as_ref(),
     };
     let (reports, reporter) = report::pipe()?;
-    // The child is born inside the pid namespace, so it must be closed to others from birth on.
-    let closed = NotDumpable::set()?;
     let cloned = spawn(
         target.cgroup,
         Namespaces::NONE,
@@ -87,7 +85,6 @@ pub fn exec(
             reporter.fail(failed)
         },
     )?;
-    drop(closed);
     drop(reporter);
     finish(
         cloned,
@@ -130,7 +127,7 @@ fn join(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Cwd)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    let cwd = enter::working_directory(process, root.as_fd())?;
+    let cwd = process.cwd.resolve(root.as_fd()).at(Step::Cwd)?;
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
     Ok(proc_root)
 }
@@ -152,24 +149,4 @@ fn devpts(root: BorrowedFd<'_>) -> Option<OwnedFd> {
     mount::has_magic(&found, DEVPTS_MAGIC)
         .ok()?
         .then_some(found)
-}
-
-/// While it lives, this process and its copies cannot be looked into.
-struct NotDumpable(bool);
-
-impl NotDumpable {
-    fn set() -> Result<Self, LaunchError> {
-        use rustix::process::{DumpableBehavior, dumpable_behavior};
-        let was = matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
-        proc::set_dumpable(false).map_err(prepare("close the process to others"))?;
-        Ok(Self(was))
-    }
-}
-
-impl Drop for NotDumpable {
-    fn drop(&mut self) {
-        if self.0 {
-            let _ = proc::set_dumpable(true);
-        }
-    }
 }

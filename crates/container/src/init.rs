@@ -55,8 +55,6 @@ fn first_half(
     cgroup_files: &[OwnedFd],
     manner: &Manner<'_>,
 ) -> Result<OwnedFd, Failed> {
-    // Nobody shall look into this copy of the monitor, from a joined pid namespace least of all.
-    proc::set_dumpable(false).at(Step::ParentDeath)?;
     // First of all: a single thread that moves itself is moved at once.
     enter::join_cgroup(cgroup_files)?;
     if manner.die_with_parent {

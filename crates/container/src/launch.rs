@@ -159,6 +159,8 @@ pub(crate) fn spawn(
     pid_namespace: Option<&OwnedFd>,
     child: impl Fn(&[OwnedFd]) -> i32,
 ) -> Result<Cloned, LaunchError> {
+    // It may be born in another container's pid namespace: closed to others from birth on.
+    let _closed = NotDumpable::set()?;
     let _restore = pid_namespace.map(ChildPidNamespace::enter).transpose()?;
     let plain = Clone3 {
         namespaces,
@@ -208,6 +210,26 @@ impl Drop for ChildPidNamespace {
     }
 }
 
+/// While it lives, this process and its copies cannot be looked into.
+struct NotDumpable(bool);
+
+impl NotDumpable {
+    fn set() -> Result<Self, LaunchError> {
+        use rustix::process::{DumpableBehavior, dumpable_behavior};
+        let was = matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
+        hull_sys::proc::set_dumpable(false).map_err(prepare("close the process to others"))?;
+        Ok(Self(was))
+    }
+}
+
+impl Drop for NotDumpable {
+    fn drop(&mut self) {
+        if self.0 {
+            let _ = hull_sys::proc::set_dumpable(true);
+        }
+    }
+}
+
 /// Reads the report to its end and turns it into words.
 pub(crate) fn finish(
     cloned: Cloned,
@@ -223,7 +245,8 @@ pub(crate) fn finish(
         return Err(match (failed.step, failed.errno) {
             (Step::Exec, Errno::NOENT | Errno::NOTDIR) => LaunchError::NotFound { program },
             (Step::Exec, source) => LaunchError::NotExecutable { program, source },
-            (_, source) => LaunchError::Step {
+            (step, source) => LaunchError::Step {
+                kind: step.kind(),
                 action: failed.action(item(&failed).as_deref()),
                 source,
             },

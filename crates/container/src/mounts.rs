@@ -69,8 +69,14 @@ pub(crate) fn attributes(options: &MountOptions) -> Attr {
         (options.nosuid, Attr::MOUNT_ATTR_NOSUID),
         (options.nodev, Attr::MOUNT_ATTR_NODEV),
         (options.noexec, Attr::MOUNT_ATTR_NOEXEC),
-        (options.access_time == AccessTime::Strict, Attr::MOUNT_ATTR_STRICTATIME),
-        (options.access_time == AccessTime::Never, Attr::MOUNT_ATTR_NOATIME),
+        (
+            options.access_time == AccessTime::Strict,
+            Attr::MOUNT_ATTR_STRICTATIME,
+        ),
+        (
+            options.access_time == AccessTime::Never,
+            Attr::MOUNT_ATTR_NOATIME,
+        ),
     ] {
         if set {
             attributes |= attribute;

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hull_model::ErrorKind;
 use hull_sys::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -62,6 +63,16 @@ steps! {
 }
 
 impl Step {
+    /// The kind of a failure at this step.
+    pub(crate) fn kind(self) -> ErrorKind {
+        match self {
+            Self::Cwd | Self::Target | Self::MountOverProc | Self::Sysctl | Self::HostName => {
+                ErrorKind::InvalidArgument
+            }
+            _ => ErrorKind::Internal,
+        }
+    }
+
     fn from_number(number: u16) -> Option<(Self, &'static str)> {
         Self::ALL.get(usize::from(number)).copied()
     }

@@ -95,17 +95,9 @@ impl Target {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        let Some((_, parents)) = self.prefixes.split_last() else {
-            return Err(Errno::NOENT);
-        };
-        let mut current = path::resolve(root, c"/")?;
-        for (prefix, name) in parents {
-            current = Self::step(root, &current, prefix, name, true)?;
-        }
-        match self.prefixes.last() {
-            Some((prefix, name)) => Self::step(root, &current, prefix, name, dir),
-            None => Ok(current),
-        }
+        let (parent, name) = self.ensure_parent(root)?;
+        Self::make(&parent, name, dir)?;
+        self.resolve(root)
     }
 
     /// The folder above, made where missing, and the last name. Runs in the child.
@@ -122,7 +114,7 @@ impl Target {
             None => return Ok((path::resolve(root, c"/")?, name)),
         };
         for (prefix, name) in parents {
-            current = Self::step(root, &current, prefix, name, true)?;
+            current = Self::step(root, &current, prefix, name)?;
         }
         Ok((current, name))
     }
@@ -132,14 +124,18 @@ impl Target {
         parent: &OwnedFd,
         prefix: &CString,
         name: &CString,
-        dir: bool,
     ) -> Result<OwnedFd> {
         match path::resolve(root, prefix.as_c_str()) {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        // Made in a folder that is held open: whatever happens to its path, nothing is made
-        // elsewhere. A dangling symlink of that name is not followed.
+        Self::make(parent, name, true)?;
+        path::resolve(root, prefix.as_c_str())
+    }
+
+    /// Made in a folder that is held open: whatever happens to its path, nothing is made
+    /// elsewhere. A dangling symlink of that name is not followed.
+    fn make(parent: &OwnedFd, name: &CString, dir: bool) -> Result<()> {
         let made = if dir {
             rustix::fs::mkdirat(parent, name.as_c_str(), DIR_MODE)
         } else {
@@ -147,8 +143,8 @@ impl Target {
             rustix::fs::openat(parent, name.as_c_str(), flags, FILE_MODE).map(drop)
         };
         match made {
-            Ok(()) | Err(Errno::EXIST) => path::resolve(root, prefix.as_c_str()),
-            Err(error) => Err(error),
+            Err(Errno::EXIST) => Ok(()),
+            result => result,
         }
     }
 }

@@ -6,7 +6,7 @@ use hull_proto::plan::{MountKind, MountOptions, PlanMount, RootFs};
 use hull_sys::features::{Feature, Features};
 use support::{Fixture, bind, process};
 
-const SCRIPT: &str = "ls /proc/1/fd | wc -l; touch /data/x; touch /data/sub/y && echo sub; \
+const SCRIPT: &str = "ls /proc/1/fd > /dev/shm/fds; wc -l < /dev/shm/fds; touch /data/x; touch /data/sub/y && echo sub; \
                       echo 1 > /proc/sys/kernel/domainname; touch /sys/x; touch /made; \
                       cat /proc/interrupts | wc -c; id -u; mkdir /sys/fs/cgroup/memory/x";
 

@@ -205,3 +205,40 @@ fn launch_init_reaps_as_process_one() {
         "{text} {code}"
     );
 }
+
+#[test]
+fn launch_signals_are_at_their_defaults() {
+    let fixture = Fixture::new();
+    // What a monitor blocks to read them from a descriptor must not reach the program, nor what
+    // Rust's runtime ignores.
+    let blocked = hull_sys::signal::SignalSet::of(&[libc::SIGCHLD, libc::SIGTERM]);
+    let before = hull_sys::signal::set_blocked(blocked).expect("block");
+    let mut plan = fixture.plan("");
+    plan.process.args = ["/bin/grep", "^Sig[BI]", "/proc/self/status"]
+        .map(String::from)
+        .to_vec();
+    let (text, _) = fixture.run(&plan);
+    hull_sys::signal::set_blocked(before).expect("restore");
+    let masks: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .collect();
+    assert_eq!(masks, ["0000000000000000", "0000000000000000"], "{text}");
+}
+
+#[test]
+fn launch_without_the_right_to_mknod_binds_the_host_s_nodes() {
+    use hull_sys::caps::{self, CapSet};
+    let outcome = std::thread::spawn(|| {
+        let fixture = Fixture::new();
+        let mknod = CapSet::from_name("MKNOD").expect("name");
+        let mut sets = caps::get().expect("get");
+        let rest = CapSet::from_bits(sets.permitted.bits() & !mknod.bits());
+        (sets.effective, sets.permitted) = (rest, rest);
+        caps::set(&sets).expect("set");
+        fixture.run(&fixture.plan("stat -c %t:%T /dev/null /dev/urandom; echo x > /dev/null; grep -c ' /dev/null ' /proc/self/mountinfo"))
+    })
+    .join()
+    .expect("thread");
+    assert_eq!(outcome, ("1:3\n1:9\n1\n".to_owned(), 0));
+}

@@ -143,17 +143,12 @@ fn sealed_program_cannot_be_opened_for_writing_through_exe() {
     let program = dir.dir.join("program");
     std::fs::copy("/bin/busybox", &program).expect("copy");
     let sealed = hull_sys::mount::sealed_program(&program).expect("seal");
+    use std::os::unix::process::CommandExt as _;
+    // busybox goes by its name.
     let mut child = std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
-        .args(["sleep", "100"])
+        .arg0("sleep")
+        .arg("100")
         .spawn()
-        .or_else(|_| {
-            // busybox goes by its name.
-            use std::os::unix::process::CommandExt as _;
-            std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
-                .arg0("sleep")
-                .arg("100")
-                .spawn()
-        })
         .expect("spawn");
     let exe = format!("/proc/{}/exe", child.id());
     let error = std::fs::OpenOptions::new()

@@ -11,8 +11,12 @@ pub fn give_back() {
     unsafe {
         libc::malloc_trim(0);
     }
-    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
-    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
+        return;
+    };
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else {
+        return;
+    };
     let program = program.to_string_lossy();
     for line in maps.lines() {
         if let Some((start, length)) = code(line, &program) {
@@ -37,8 +41,10 @@ fn code(line: &str, program: &str) -> Option<(usize, usize)> {
         return None;
     }
     let (start, end) = range.split_once('-')?;
-    let (start, end) =
-        (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let (start, end) = (
+        usize::from_str_radix(start, 16).ok()?,
+        usize::from_str_radix(end, 16).ok()?,
+    );
     Some((start, end.checked_sub(start)?))
 }
 
@@ -51,14 +57,23 @@ mod tests {
         let line = |text: &str| format!("{text} fe:00 7014178   /bin/x");
         for (text, wanted) in [
             ("00200000-0027f000 r--p 00000000", Some((0x200000, 0x7f000))),
-            ("0027f000-0040f000 r-xp 0007e000", Some((0x27f000, 0x190000))),
+            (
+                "0027f000-0040f000 r-xp 0007e000",
+                Some((0x27f000, 0x190000)),
+            ),
             ("0040f000-00416000 r--p 0020d000", None),
             ("00416000-0041a000 rw-p 00213000", None),
         ] {
             assert_eq!(code(&line(text), "/bin/x"), wanted);
             assert_eq!(code(&line(text), "/bin/y"), None);
         }
-        assert_eq!(code("7fb81dd0e000-7fb81dd10000 r-xp 00000000 00:00 0   [vdso]", "/bin/x"), None);
+        assert_eq!(
+            code(
+                "7fb81dd0e000-7fb81dd10000 r-xp 00000000 00:00 0   [vdso]",
+                "/bin/x"
+            ),
+            None
+        );
     }
 
     #[test]

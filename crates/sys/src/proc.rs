@@ -38,6 +38,24 @@ pub fn set_dumpable(dumpable: bool) -> Result<()> {
     prctl(libc::PR_SET_DUMPABLE, u64::from(dumpable))
 }
 
+/// Starts a new, empty session keyring, so that the keys of whoever started the caller are out of
+/// reach (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
+///
+/// # Errors
+/// `ENOSYS` without key management, `EDQUOT` at the user's quota.
+pub fn new_session_keyring() -> Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    })
+    .map(drop)
+}
+
 /// The name shown by ps, at most 15 bytes.
 ///
 /// # Errors

@@ -57,7 +57,7 @@ pub fn name(number: i32) -> Option<String> {
     }
     match number {
         RTMIN => Some("SIGRTMIN".to_owned()),
-        RTMIN..=RTMAX => Some(format!("SIGRTMIN+{}", number - RTMIN)),
+        _ if (RTMIN..=RTMAX).contains(&number) => Some(format!("SIGRTMIN+{}", number - RTMIN)),
         _ => None,
     }
 }

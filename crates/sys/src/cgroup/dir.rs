@@ -93,7 +93,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(10);
 /// Refuses paths that could leave the hierarchy.
 pub(crate) fn check_path(path: &str) -> CgroupResult<()> {
     let inside = path.starts_with('/')
-        && path.trim_matches('/') != ""
+        && !path.trim_matches('/').is_empty()
         && !path.contains('\0')
         && path.split('/').all(|part| part != ".." && part != ".");
     if inside {

@@ -364,4 +364,119 @@ mod tests {
         assert_eq!((weight_of_blkio(10), weight_of_blkio(1000)), (1, 10_000));
         assert_eq!(weight_of_blkio(0), 1);
     }
+
+    /// The v2 tree of a hybrid host has no controllers of use, but all the rest.
+    fn hierarchies() -> Option<Hierarchies> {
+        let mut found = Hierarchies::detect().ok()?;
+        found.v1.clear();
+        found.is_v2().then_some(found)
+    }
+
+    fn with_group(name: &str, features: Features, test: impl FnOnce(&Group)) {
+        let Some(hierarchies) = hierarchies() else {
+            return;
+        };
+        let path = format!("/hull-v2-{name}-{}/leaf", std::process::id());
+        let group = Group::create(&hierarchies, &path, features).expect("create");
+        test(&group);
+        group.remove().expect("remove");
+        assert!(
+            Group::open(&hierarchies, &path, features)
+                .expect("open")
+                .is_none()
+        );
+        let parent = group.dir.path.parent().expect("parent").to_owned();
+        rustix::fs::rmdir(parent).expect("rmdir");
+    }
+
+    fn sleeper(group: &Group) -> crate::clone3::Cloned {
+        let Entry::Clone(dir) = group.entry() else {
+            panic!("no clone into the group")
+        };
+        let args = crate::clone3::Clone3 {
+            namespaces: crate::clone3::Namespaces::NONE,
+            cgroup: Some(dir),
+            sibling: false,
+        };
+        crate::clone3::clone3(&args, || {
+            loop {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        })
+        .expect("clone3")
+    }
+
+    #[test]
+    fn kill_all_process_cloned_into_a_frozen_group_is_gone() {
+        for kill in [true, false] {
+            let mut features = Features::probe();
+            if !kill {
+                features = features.without(Feature::CgroupKill);
+            }
+            with_group(if kill { "kill" } else { "list" }, features, |group| {
+                let child = sleeper(group);
+                let pid = child.pid.as_raw_nonzero().get();
+                assert_eq!(group.pids().expect("pids"), vec![pid]);
+                group.freeze().expect("freeze");
+                group.kill_all().expect("kill");
+                let ended = crate::pidfd::wait(&child.pidfd, true).expect("wait");
+                assert_eq!(ended.map(|ended| ended.exit.status()), Some(137));
+            });
+        }
+    }
+
+    #[test]
+    fn set_devices_program_decides_what_can_be_opened() {
+        with_group("devices", Features::probe(), |group| {
+            let mut rules = crate::cgroup::default_devices();
+            let zero = DeviceRule {
+                kind: crate::cgroup::DeviceKind::Char,
+                major: Some(1),
+                minor: Some(5),
+                ..DeviceRule::everything(false)
+            };
+            rules.push(zero);
+            group.set_devices(&rules).expect("attach");
+            let Entry::Clone(dir) = group.entry() else {
+                panic!("no clone into the group")
+            };
+            let args = crate::clone3::Clone3 {
+                namespaces: crate::clone3::Namespaces::NONE,
+                cgroup: Some(dir),
+                sibling: false,
+            };
+            let child = crate::clone3::clone3(&args, || {
+                let open = |path: &std::ffi::CStr| {
+                    rustix::fs::open(path, OFlags::RDONLY, rustix::fs::Mode::empty())
+                };
+                let allowed = open(c"/dev/null").is_ok() && open(c"/dev/urandom").is_ok();
+                let denied = open(c"/dev/zero").err() == Some(Errno::PERM)
+                    && open(c"/dev/kmsg").err() == Some(Errno::PERM);
+                i32::from(!allowed) + 2 * i32::from(!denied)
+            })
+            .expect("clone3");
+            let ended = crate::pidfd::wait(&child.pidfd, true)
+                .expect("wait")
+                .expect("ended");
+            assert_eq!(ended.exit.status(), 0);
+        });
+    }
+
+    #[test]
+    fn apply_limit_without_its_controller_names_it() {
+        with_group("limit", Features::probe(), |group| {
+            if group.dir.has("memory.max") {
+                return;
+            }
+            let limits = Resources {
+                memory: Some(1 << 20),
+                ..Resources::default()
+            };
+            let error = group.apply(&limits).expect_err("no controller");
+            assert!(
+                error.to_string().contains("no memory controller"),
+                "{error}"
+            );
+        });
+    }
 }
