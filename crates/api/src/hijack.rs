@@ -9,6 +9,9 @@
 //! end of the pair reaches the shim before the client is told that it may go on: no output of a
 //! process started right after is missed.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -43,6 +46,28 @@ pub(crate) fn content_type(tty: bool, version: ApiVersion) -> &'static str {
     }
 }
 
+/// What a stream stays open for after its output ended.
+pub(crate) type Until = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What is relayed between a client and a shim.
+pub(crate) struct Relay {
+    /// Our end of the shim's socket.
+    pub(crate) shim: UnixStream,
+    /// Sent to the client first.
+    pub(crate) before: Vec<u8>,
+    /// The keys that end the client's part, where it types on a terminal.
+    pub(crate) detach: Option<DetachKeys>,
+    /// The client takes the end of its stream as news; it is told once this came true.
+    pub(crate) until: Option<Until>,
+}
+
+impl Relay {
+    /// A plain one.
+    pub(crate) fn new(shim: UnixStream) -> Self {
+        Self { shim, before: Vec::new(), detach: None, until: None }
+    }
+}
+
 /// A request whose connection becomes a stream.
 #[derive(Debug)]
 pub(crate) struct Hijack {
@@ -70,33 +95,17 @@ impl Hijack {
                 format!("cannot make a socket pair for the stream: {error}"),
             )
         })?;
-        Ok(self.relay_after(text, ours, content_type, None))
+        Ok(self.relay(Relay { before: text, ..Relay::new(ours) }, content_type))
     }
 
-    /// Answers the request and relays between its client and `ours` from then on.
-    pub(crate) fn relay(
-        self,
-        ours: UnixStream,
-        content_type: &'static str,
-        detach: Option<DetachKeys>,
-    ) -> Response {
-        self.relay_after(Vec::new(), ours, content_type, detach)
-    }
-
-    /// As `relay`, with this sent to the client first.
-    pub(crate) fn relay_after(
-        self,
-        before: Vec<u8>,
-        ours: UnixStream,
-        content_type: &'static str,
-        detach: Option<DetachKeys>,
-    ) -> Response {
+    /// Answers the request and relays between its client and the shim from then on.
+    pub(crate) fn relay(self, relay: Relay, content_type: &'static str) -> Response {
         let Some(upgrade) = self.upgrade else {
-            return plain(self.body, before, ours, content_type);
+            return plain(self.body, relay, content_type);
         };
         tokio::spawn(async move {
             match upgrade.await {
-                Ok(client) => upgraded(client, &before, ours, detach).await,
+                Ok(client) => upgraded(client, relay).await,
                 Err(error) => tracing::debug!("client left before its upgrade: {error}"),
             }
         });
@@ -137,11 +146,10 @@ fn wants_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Relays to a client that keeps speaking HTTP: its body is input, the reply's body is output.
-fn plain(input: Body, before: Vec<u8>, ours: UnixStream, content_type: &'static str) -> Response {
-    let (mut from_shim, mut to_shim) = ours.into_split();
+fn plain(mut input: Body, relay: Relay, content_type: &'static str) -> Response {
+    let (mut from_shim, mut to_shim) = relay.shim.into_split();
     let (sender, output) = body::stream();
     tokio::spawn(async move {
-        let mut input = input;
         let feed = async {
             while let Some(Ok(frame)) = input.frame().await {
                 if let Ok(data) = frame.into_data() {
@@ -155,15 +163,18 @@ fn plain(input: Body, before: Vec<u8>, ours: UnixStream, content_type: &'static 
             std::future::pending::<()>().await;
         };
         let drain = async {
-            if !before.is_empty() && !sender.send(before).await {
+            if !relay.before.is_empty() && !sender.send(relay.before).await {
                 return;
             }
             let mut buffer = vec![0; COPY_BUFFER];
             while let Ok(count @ 1..) = from_shim.read(&mut buffer).await {
                 let chunk = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
                 if !sender.send(chunk).await {
-                    break;
+                    return;
                 }
+            }
+            if let Some(until) = relay.until {
+                until.await;
             }
         };
         tokio::select! {
@@ -175,47 +186,46 @@ fn plain(input: Body, before: Vec<u8>, ours: UnixStream, content_type: &'static 
     body::streamed(content_type, output)
 }
 
-async fn upgraded(client: Upgraded, before: &[u8], ours: UnixStream, detach: Option<DetachKeys>) {
+async fn upgraded(client: Upgraded, relay: Relay) {
     match client.downcast::<TokioIo<UnixStream>>() {
         Ok(parts) => {
-            let (read, mut write) = parts.io.into_inner().into_split();
-            if write.write_all(before).await.is_err() {
-                return;
-            }
-            relay(&parts.read_buf, read, write, ours, detach).await;
+            let (read, write) = parts.io.into_inner().into_split();
+            copy(&parts.read_buf, read, write, relay).await;
         }
         Err(client) => {
-            let (read, mut write) = tokio::io::split(TokioIo::new(client));
-            if write.write_all(before).await.is_err() {
-                return;
-            }
-            relay(&[], read, write, ours, detach).await;
+            let (read, write) = tokio::io::split(TokioIo::new(client));
+            copy(&[], read, write, relay).await;
         }
     }
 }
 
 /// Copies both ways until the output ends, the client is gone or types the detach keys.
-async fn relay(
+async fn copy(
     early: &[u8],
     client_read: impl AsyncRead + Unpin,
     mut client_write: impl AsyncWrite + Unpin,
-    ours: UnixStream,
-    detach: Option<DetachKeys>,
+    relay: Relay,
 ) {
-    let (mut from_shim, to_shim) = ours.into_split();
+    let (mut from_shim, to_shim) = relay.shim.into_split();
     let input = async {
-        if !feed(early, client_read, to_shim, detach).await {
+        if !feed(early, client_read, to_shim, relay.detach).await {
             // Input ended, output goes on.
             std::future::pending::<()>().await;
         }
     };
     let output = async {
+        if client_write.write_all(&relay.before).await.is_err() {
+            return;
+        }
         let mut buffer = vec![0; COPY_BUFFER];
         while let Ok(count @ 1..) = from_shim.read(&mut buffer).await {
             let chunk = buffer.get(..count).unwrap_or_default();
             if client_write.write_all(chunk).await.is_err() {
                 return;
             }
+        }
+        if let Some(until) = relay.until {
+            until.await;
         }
     };
     tokio::select! {
@@ -268,19 +278,19 @@ async fn feed(
 mod tests {
     use super::*;
 
-    async fn relayed(detach: Option<DetachKeys>) -> (UnixStream, UnixStream) {
+    async fn copied(detach: Option<DetachKeys>) -> (UnixStream, UnixStream) {
         let (client, server) = UnixStream::pair().unwrap();
         let (ours, shim) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
             let (read, write) = server.into_split();
-            relay(b"early ", read, write, ours, detach).await;
+            copy(b"early ", read, write, Relay { detach, ..Relay::new(ours) }).await;
         });
         (client, shim)
     }
 
     #[tokio::test]
     async fn input_that_ends_leaves_output_going_on() {
-        let (mut client, mut shim) = relayed(None).await;
+        let (mut client, mut shim) = copied(None).await;
         client.write_all(b"input").await.unwrap();
         client.shutdown().await.unwrap();
         let mut got = String::new();
@@ -295,13 +305,33 @@ mod tests {
 
     #[tokio::test]
     async fn detach_keys_close_the_client_after_what_was_typed() {
-        let (mut client, mut shim) = relayed(Some(DetachKeys::parse("").unwrap())).await;
+        let (mut client, mut shim) = copied(Some(DetachKeys::parse("").unwrap())).await;
         client.write_all(b"ls\x10\x11").await.unwrap();
         let mut got = String::new();
         client.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "");
         shim.read_to_string(&mut got).await.unwrap();
         assert_eq!(got, "early ls");
+    }
+
+    #[tokio::test]
+    async fn stream_ends_only_after_what_it_waits_for() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let (ours, shim) = UnixStream::pair().unwrap();
+        let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+        let until: Until = Box::pin(async {
+            let _ = wait.await;
+        });
+        tokio::spawn(async move {
+            let (read, write) = server.into_split();
+            copy(b"", read, write, Relay { until: Some(until), ..Relay::new(ours) }).await;
+        });
+        drop(shim);
+        let mut byte = [0];
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), client.read(&mut byte));
+        assert!(early.await.is_err());
+        ended.send(()).unwrap();
+        assert_eq!(client.read(&mut byte).await.unwrap(), 0);
     }
 
     #[test]

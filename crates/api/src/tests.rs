@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::body;
 use crate::error::{ApiError, ApiResult};
-use crate::hijack::{self, Hijack};
+use crate::hijack::{self, Hijack, Relay};
 use crate::version::ApiVersion;
 
 struct Server {
@@ -91,7 +91,7 @@ async fn attach(mut request: Request) -> ApiResult {
         let _ = tokio::io::copy(&mut read, &mut write).await;
     });
     let hijack = Hijack::new(hijack::upgrade(&mut request), request.into_body());
-    Ok(hijack.relay(ours, hijack::content_type(false, version), None))
+    Ok(hijack.relay(Relay::new(ours), hijack::content_type(false, version)))
 }
 
 async fn endless() -> ApiResult {

@@ -14,7 +14,7 @@ use super::containers::size;
 use crate::body;
 use crate::detach::DetachKeys;
 use crate::error::ApiResult;
-use crate::hijack::{self, Hijack};
+use crate::hijack::{self, Hijack, Relay};
 use crate::params::Params;
 use crate::version::ApiVersion;
 
@@ -64,7 +64,12 @@ pub(crate) async fn start(State(engine): Eng, Path(id): Path<String>, mut reques
             } else {
                 None
             };
-            Ok(hijack.relay(stream.socket, content_type, keys))
+            // Clients ask for the exit code once the stream has ended.
+            let until = async move {
+                engine.exec_wait(&id).await;
+            };
+            let relay = Relay { detach: keys, until: Some(Box::pin(until)), ..Relay::new(stream.socket) };
+            Ok(hijack.relay(relay, content_type))
         }
         // As Docker does: the client reads why on its stream, and the exit code by inspect.
         Err(error)

@@ -11,7 +11,7 @@ use super::Eng;
 use crate::body;
 use crate::detach::DetachKeys;
 use crate::error::{ApiError, ApiResult};
-use crate::hijack::{self, Hijack};
+use crate::hijack::{self, Hijack, Relay};
 use crate::params::Params;
 use crate::translate::{stats, time};
 use crate::version::ApiVersion;
@@ -39,7 +39,8 @@ pub(crate) async fn wait(State(engine): Eng, Path(name): Path<String>, uri: Uri)
             ended = ended => match ended {
                 Ok(result) => WaitResponse {
                     status_code: i64::from(result.code),
-                    error: result.error.map(|message| WaitError { message }),
+                    // Why it could not be started, the start has told.
+                    error: None,
                 },
                 Err(error) => WaitResponse {
                     status_code: 125,
@@ -87,7 +88,8 @@ pub(crate) async fn attach(State(engine): Eng, Path(name): Path<String>, mut req
         Some(logs) => collect(logs).await,
         None => Vec::new(),
     };
-    Ok(hijack.relay_after(before, stream.socket, content_type, keys))
+    let relay = Relay { before, detach: keys, ..Relay::new(stream.socket) };
+    Ok(hijack.relay(relay, content_type))
 }
 
 /// The log so far, as a client's stream shows it: the youngest part where it is long.

@@ -301,7 +301,7 @@ impl Engine {
     }
 
     /// Waits for the end of a session.
-    pub(crate) async fn exec_wait(&self, id: &str) -> Option<i32> {
+    pub async fn exec_wait(&self, id: &str) -> Option<i32> {
         let mut ended = lock(&self.execs.0).get(id)?.ended.subscribe();
         let code = ended.wait_for(Option::is_some).await.ok()?;
         *code
