@@ -6,6 +6,7 @@ pub mod containers;
 pub mod events;
 pub mod filters;
 pub mod images;
+mod janitor;
 pub mod networks;
 mod random;
 mod reconcile;
@@ -45,6 +46,7 @@ use containers::exec::Execs;
 use containers::registry::Registry;
 use events::Events;
 use images::Images;
+use janitor::Janitor;
 
 /// The engine of one daemon.
 #[derive(Debug)]
@@ -54,7 +56,8 @@ pub struct Engine {
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
-    pub(crate) snapshots: Overlay,
+    pub(crate) snapshots: Arc<Overlay>,
+    pub(crate) janitor: Janitor,
     pub(crate) volumes: VolumeStore,
     pub(crate) network: Network,
     pub(crate) events: Events,
@@ -92,10 +95,14 @@ impl Engine {
         for warning in network.info().warnings {
             tracing::warn!("{warning}");
         }
+        let snapshots = Overlay::open(&settings.data_dir.join("snapshot"))
+            .map_err(internal("cannot open the writable layers"))?;
+        let snapshots = Arc::new(snapshots);
+        containers::rootfs::make_skeleton(&settings)?;
         let engine = Arc::new(Self {
             images: Images::open(&settings)?,
-            snapshots: Overlay::open(&settings.data_dir.join("snapshot"))
-                .map_err(internal("cannot open the writable layers"))?,
+            janitor: Janitor::start(Arc::clone(&snapshots))?,
+            snapshots,
             volumes: VolumeStore::open(&settings.data_dir.join("volume"))
                 .map_err(internal("cannot open the volumes"))?,
             state,

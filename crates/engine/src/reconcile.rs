@@ -219,14 +219,10 @@ impl Engine {
             }
         }
         // Moved out of sight before the first request: later ones make layers of their own.
-        let swept = self.sweep_layers(known);
-        let engine = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            // Deleting what was written may take long; nobody waits for it.
-            if let Err(error) = swept.and_then(|()| engine.snapshots.empty_trash()) {
-                tracing::error!(%error, "cannot sweep writable layers");
-            }
-        });
+        if let Err(error) = self.sweep_layers(known) {
+            tracing::error!(%error, "cannot sweep writable layers");
+        }
+        self.janitor.delete(Vec::new());
         kept
     }
 

@@ -14,7 +14,7 @@ pub mod observe;
 pub(crate) mod plan;
 pub(crate) mod registry;
 pub mod remove;
-mod rootfs;
+pub(crate) mod rootfs;
 pub mod start;
 pub mod stop;
 pub mod update;

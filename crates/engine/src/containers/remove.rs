@@ -99,7 +99,9 @@ impl Engine {
         self.containers.remove(container);
         container.change(|r| r.state = ContainerState::Removing);
         self.execs_of_removed(&record.id);
-        let trashed = self.snapshots.remove(&record.id);
+        if let Err(error) = self.snapshots.remove(&record.id) {
+            tracing::warn!(%error, "cannot remove a writable layer: the next start sweeps it");
+        }
         if volumes {
             self.remove_anonymous_volumes(&record);
         }
@@ -113,20 +115,8 @@ impl Engine {
         });
         self.events
             .emit("container", "destroy", &record.id, attributes(&record));
-        let engine = Arc::clone(self);
         // Deleting what was written takes as long as there was much: after the reply.
-        tokio::task::spawn_blocking(move || {
-            for dir in dirs {
-                if let Err(error) = std::fs::remove_dir_all(&dir) {
-                    if error.kind() != std::io::ErrorKind::NotFound {
-                        tracing::warn!(%error, dir = %dir.display(), "cannot delete");
-                    }
-                }
-            }
-            if let Err(error) = trashed.and_then(|()| engine.snapshots.empty_trash()) {
-                tracing::warn!(%error, "cannot delete a writable layer: the next removal tries again");
-            }
-        });
+        self.janitor.delete(dirs.into());
         Ok(())
     }
 

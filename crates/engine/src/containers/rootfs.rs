@@ -1,5 +1,9 @@
 //! Where a container's root file system comes from, and what was written in it.
 
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+
 use hull_model::{Error, Result};
 use hull_proto::plan::RootFs;
 use hull_snapshot::{Change, SnapshotError, Snapshotter};
@@ -7,6 +11,38 @@ use hull_state::ContainerRecord;
 
 use crate::Engine;
 use crate::images::Image;
+use crate::settings::Settings;
+
+/// Mount points that every container needs.
+const SKELETON: [&str; 4] = ["dev", "etc", "proc", "sys"];
+const SKELETON_FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
+
+/// A layer below all others with the mount points that an image may lack, so that they need not
+/// be made in each container, and are no change of it.
+fn skeleton(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("skeleton")
+}
+
+/// Makes that layer where it is missing.
+pub(crate) fn make_skeleton(settings: &Settings) -> Result<()> {
+    let base = skeleton(settings);
+    let make = || -> std::io::Result<()> {
+        for dir in SKELETON {
+            fs::create_dir_all(base.join(dir))?;
+            fs::set_permissions(base.join(dir), fs::Permissions::from_mode(0o755))?;
+        }
+        fs::set_permissions(&base, fs::Permissions::from_mode(0o755))?;
+        for file in SKELETON_FILES {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .mode(0o644)
+                .open(base.join(file))?;
+        }
+        Ok(())
+    };
+    make().map_err(|e| Error::internal(format!("cannot make {}", base.display()), e))
+}
 
 impl Engine {
     /// The root file system for a start.
@@ -24,8 +60,10 @@ impl Engine {
             .map_err(crate::internal(
                 "cannot make the container's writable layer; is the disk full?",
             ))?;
+        let mut lower = layers.lowers;
+        lower.push(skeleton(&self.settings));
         Ok(RootFs::Overlay {
-            lower: layers.lowers,
+            lower,
             upper: layers.upper,
             work: layers.work,
             volatile: record.spec.auto_remove,
