@@ -15,7 +15,12 @@ use hull_sys::netns;
 pub(crate) const BRIDGE: &str = "hull0";
 pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub(crate) const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
-const PATIENCE: Duration = Duration::from_millis(800);
+/// On a busy machine a link that has just come up may lose the first packet; this is time for two
+/// more.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(3200);
+const DATAGRAMS: u32 = 4;
+/// How long an answer that must not come is waited for.
+const SUSPICION: Duration = Duration::from_millis(700);
 
 /// Runs `work` on a thread of its own that has entered the namespace.
 pub(crate) fn within<R: Send>(namespace: &impl AsFd, work: impl FnOnce() -> R + Send) -> R {
@@ -174,30 +179,57 @@ pub(crate) fn serve_udp(namespace: &impl AsFd, port: u16, label: &'static str) {
 
 /// What a server says to a client in the namespace; `None` if none is reached.
 pub(crate) fn ask_tcp(namespace: &impl AsFd, address: Ipv4Addr, port: u16) -> Option<String> {
+    within(&namespace.as_fd(), || talk_tcp(address, port, PATIENCE))
+}
+
+/// Asserts that a client in the namespace reaches no server.
+pub(crate) fn refuse_tcp(namespace: &impl AsFd, address: Ipv4Addr, port: u16) {
+    let answer = within(&namespace.as_fd(), || talk_tcp(address, port, SUSPICION));
+    assert_eq!(answer, None, "{address}:{port}/tcp");
+}
+
+fn talk_tcp(address: Ipv4Addr, port: u16, patience: Duration) -> Option<String> {
     let target = SocketAddr::V4(SocketAddrV4::new(address, port));
-    within(&namespace.as_fd(), || {
-        let mut stream = TcpStream::connect_timeout(&target, PATIENCE).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    })
+    let mut stream = TcpStream::connect_timeout(&target, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// As [`ask_tcp`], by datagram.
 pub(crate) fn ask_udp(namespace: &impl AsFd, address: Ipv4Addr, port: u16) -> Option<String> {
     within(&namespace.as_fd(), || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        ask_udp_by(&socket, address, port)
+        ask_udp_by(&socket, address, port, PATIENCE)
     })
 }
 
+/// As [`refuse_tcp`], by datagram.
+pub(crate) fn refuse_udp(namespace: &impl AsFd, address: Ipv4Addr, port: u16) {
+    let answer = within(&namespace.as_fd(), || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        ask_udp_by(&socket, address, port, SUSPICION)
+    });
+    assert_eq!(answer, None, "{address}:{port}/udp");
+}
+
 /// As [`ask_udp`], from a given socket.
-pub(crate) fn ask_udp_by(socket: &UdpSocket, address: Ipv4Addr, port: u16) -> Option<String> {
-    socket.set_read_timeout(Some(PATIENCE)).ok()?;
+pub(crate) fn ask_udp_by(
+    socket: &UdpSocket,
+    address: Ipv4Addr,
+    port: u16,
+    patience: Duration,
+) -> Option<String> {
+    socket.set_read_timeout(Some(patience / DATAGRAMS)).ok()?;
     socket.connect((address, port)).ok()?;
-    socket.send(b"?").ok()?;
-    let mut buffer = [0; 64];
-    let length = socket.recv(&mut buffer).ok()?;
-    Some(String::from_utf8_lossy(buffer.get(..length)?).into_owned())
+    for _ in 0..DATAGRAMS {
+        let mut buffer = [0; 64];
+        match socket.send(b"?").and_then(|_| socket.recv(&mut buffer)) {
+            Ok(length) => return Some(String::from_utf8_lossy(buffer.get(..length)?).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => return None,
+            Err(_) => {}
+        }
+    }
+    None
 }
