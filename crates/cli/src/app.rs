@@ -73,7 +73,7 @@ fn dispatch(args: Vec<OsString>, hooks: &Hooks) -> Result<u8, CliError> {
     let (name, taken) = match rest.get(1) {
         Some(second) if group && !second.starts_with('-') => (format!("{first} {second}"), 2),
         None if group => {
-            output::print(&help::group(&first))?;
+            output::error_bytes(help::group(&first).as_bytes())?;
             return Ok(0);
         }
         Some(_) if group => {

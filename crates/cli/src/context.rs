@@ -40,7 +40,13 @@ impl Context {
         let host = host.map(str::to_owned).or(from_env);
         let (socket, explicit) = match &host {
             Some(host) => (socket_path(host)?, true),
-            None => (run_dir.join(SOCKET_NAME), false),
+            None => {
+                let socket = std::env::var_os("HULL_SOCKET").filter(|socket| !socket.is_empty());
+                (
+                    socket.map_or_else(|| run_dir.join(SOCKET_NAME), PathBuf::from),
+                    false,
+                )
+            }
         };
         Ok(Self {
             socket,

@@ -121,10 +121,12 @@ fn describe(command: &Command, error: &clap::Error, args: &[String]) -> String {
                 let cluster = args.iter().find(|arg| {
                     arg.starts_with('-') && !arg.starts_with("--") && arg.contains(letter)
                 });
-                format!(
-                    "unknown shorthand flag: '{letter}' in {}",
-                    cluster.map_or(invalid, String::as_str)
-                )
+                let rest = cluster
+                    .and_then(|cluster| cluster.find(letter).and_then(|at| cluster.get(at..)));
+                match rest {
+                    Some(rest) => format!("unknown shorthand flag: '{letter}' in -{rest}"),
+                    None => format!("unknown shorthand flag: '{letter}' in {invalid}"),
+                }
             }
         },
         ErrorKind::ValueValidation => {

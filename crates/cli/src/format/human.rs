@@ -129,11 +129,21 @@ pub(crate) fn rfc3339(unix: i64) -> String {
         .unwrap_or_default()
 }
 
-/// Unix seconds of an RFC 3339 time.
-pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
-    OffsetDateTime::parse(text, &Rfc3339)
-        .ok()
-        .map(OffsetDateTime::unix_timestamp)
+/// An RFC 3339 time as Go prints it: `2006-01-02 15:04:05.999999999 +0000 UTC`.
+pub(crate) fn go_time(text: &str) -> String {
+    match OffsetDateTime::parse(text, &Rfc3339) {
+        Ok(t) => {
+            let whole = timestamp(t.unix_timestamp());
+            match t.nanosecond() {
+                0 => whole,
+                nanoseconds => {
+                    let fraction = format!("{nanoseconds:09}");
+                    whole.replacen(" +", &format!(".{} +", fraction.trim_end_matches('0')), 1)
+                }
+            }
+        }
+        Err(_) => text.to_owned(),
+    }
 }
 
 /// Go's quoting of a string.
@@ -231,6 +241,10 @@ mod tests {
     #[test]
     fn timestamp_is_gos() {
         assert_eq!(timestamp(1_700_000_000), "2023-11-14 22:13:20 +0000 UTC");
+        assert_eq!(
+            go_time("2023-11-14T22:13:20.0500Z"),
+            "2023-11-14 22:13:20.05 +0000 UTC"
+        );
         assert_eq!(rfc3339(1_700_000_000), "2023-11-14T22:13:20Z");
     }
 }

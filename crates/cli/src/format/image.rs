@@ -155,10 +155,10 @@ fn row(
         if image.shared_size < 0 {
             "N/A".to_owned()
         } else {
-            human::size(image.size - image.shared_size)
+            human::size4((image.size - image.shared_size) as f64)
         },
     );
-    map.push("VirtualSize", human::size(image.size));
+    map.push("VirtualSize", human::size4(image.size as f64));
     if let Some(labels) = &image.labels {
         map.labels = labels
             .iter()

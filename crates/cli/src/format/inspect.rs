@@ -3,11 +3,19 @@
 use crate::error::CliError;
 use crate::template::{Map, MissingKey, Mode, Template, Value};
 
+/// Exit code of a template that cannot be parsed.
+const MALFORMED_TEMPLATE: u8 = 64;
 /// Deepest nesting that is indented; the engine's replies are far from it.
 const MAX_DEPTH: usize = 256;
 
 /// Fields that the engine leaves out when there is nothing, and that templates test with `if`.
-const OPTIONAL: [(&str, &str); 2] = [("State", "Health"), ("Config", "Healthcheck")];
+const OPTIONAL: [(&str, &str, bool); 5] = [
+    ("State", "Health", false),
+    ("Config", "Healthcheck", false),
+    ("Config", "ExposedPorts", true),
+    ("Config", "Volumes", true),
+    ("HostConfig", "Mounts", false),
+];
 
 /// Indents JSON by four blanks, as Go does: order kept, empty objects and arrays on one line.
 pub(crate) fn indent(json: &[u8], margin: usize) -> String {
@@ -126,7 +134,12 @@ pub(crate) fn render(elements: &[bytes::Bytes], format: Option<&str>) -> Result<
             Ok(format!("[{}]\n", texts.join(",")))
         }
         Some(source) => {
-            let template = Template::parse(source, MissingKey::Error)?;
+            let template = Template::parse(source, MissingKey::Error).map_err(|error| {
+                CliError::with_code(
+                    format!("template parsing error: {error}"),
+                    MALFORMED_TEMPLATE,
+                )
+            })?;
             let mut out = String::new();
             for element in elements {
                 let mut value = value(element)?;
@@ -148,11 +161,18 @@ pub(crate) fn value(json: &[u8]) -> Result<Value, CliError> {
 /// Adds fields that Docker's types have although the reply leaves them out.
 fn complete(value: &mut Value) {
     let Value::Map(map) = value else { return };
-    for (outer, inner) in OPTIONAL {
+    for (outer, inner, is_map) in OPTIONAL {
         if let Some((_, Value::Map(nested))) = map.entries.iter_mut().find(|(key, _)| key == outer)
             && nested.get_exact(inner).is_none()
         {
-            nested.set(inner, Value::Nil);
+            nested.optional.push((
+                inner,
+                if is_map {
+                    Value::Map(Map::default())
+                } else {
+                    Value::Nil
+                },
+            ));
         }
     }
     fill_lists(map, 0);

@@ -2,7 +2,7 @@
 
 use crate::error::CliError;
 use crate::output;
-use crate::template::{Map, MissingKey, Mode, Template, Value};
+use crate::template::{Map, MissingKey, Mode, Template, TemplateError, Value};
 
 use super::tabwriter;
 
@@ -56,6 +56,15 @@ pub(crate) fn render(
     }
 }
 
+fn parse(source: &str) -> Result<Template, CliError> {
+    Template::parse(&unescape(source), MissingKey::NoValue)
+        .map_err(|error| CliError::new(format!("failed to parse template: {error}")))
+}
+
+fn unfit(error: TemplateError) -> CliError {
+    CliError::new(format!("failed to execute template: {error}"))
+}
+
 /// Users write `\t` and `\n` for the characters.
 fn unescape(source: &str) -> String {
     source
@@ -65,17 +74,17 @@ fn unescape(source: &str) -> String {
 }
 
 fn by_template(source: &str, rows: &[Value]) -> Result<String, CliError> {
-    let template = Template::parse(&unescape(source), MissingKey::NoValue)?;
+    let template = parse(source)?;
     let mut out = String::new();
     for row in rows {
-        out.push_str(&template.run(row, Mode::Row)?);
+        out.push_str(&template.run(row, Mode::Row).map_err(unfit)?);
         out.push('\n');
     }
     Ok(out)
 }
 
 fn table(listing: &Listing<'_>, source: &str, rows: &[Value]) -> Result<String, CliError> {
-    let template = Template::parse(&unescape(source), MissingKey::NoValue)?;
+    let template = parse(source)?;
     let mut header = Map::default();
     for (name, title) in listing.headers {
         header.push(name, *title);
@@ -83,7 +92,7 @@ fn table(listing: &Listing<'_>, source: &str, rows: &[Value]) -> Result<String, 
     let mut text = header_line(&template, header)?;
     text.push('\n');
     for row in rows {
-        text.push_str(&template.run(row, Mode::Row)?);
+        text.push_str(&template.run(row, Mode::Row).map_err(unfit)?);
         text.push('\n');
     }
     Ok(tabwriter::align(&text))
@@ -93,7 +102,9 @@ fn table(listing: &Listing<'_>, source: &str, rows: &[Value]) -> Result<String, 
 fn header_line(template: &Template, mut header: Map) -> Result<String, CliError> {
     header.labels.clear();
     header.type_name = None;
-    Ok(template.run(&Value::Map(header), Mode::Header)?)
+    template
+        .run(&Value::Map(header), Mode::Header)
+        .map_err(unfit)
 }
 
 #[cfg(test)]
@@ -148,7 +159,7 @@ mod tests {
             render(&LISTING, &rows(), Some("{{.Nope}}"), false)
                 .unwrap_err()
                 .text(),
-            "template parsing error: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *formatter.thing"
+            "failed to execute template: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *formatter.thing"
         );
     }
 }

@@ -350,6 +350,7 @@ impl<'a> Evaluator<'a> {
                 (Value::Map(map), Some(field)) => {
                     let mut narrow = Map {
                         entries: Vec::new(),
+                        optional: Vec::new(),
                         type_name: map.type_name,
                         labels: map.labels.clone(),
                     };

@@ -36,6 +36,8 @@ pub(crate) struct Map {
     pub(crate) entries: Vec<(String, Value)>,
     /// The Go type to name in errors; `None` for a plain map.
     pub(crate) type_name: Option<&'static str>,
+    /// Fields that Docker's type has although they were left out: found by name, never listed.
+    pub(crate) optional: Vec<(&'static str, Value)>,
     /// Labels that the method `.Label "name"` looks up.
     pub(crate) labels: Vec<(String, String)>,
 }
@@ -66,6 +68,12 @@ impl Map {
                     .find(|(key, _)| key.eq_ignore_ascii_case(name))
             })
             .map(|(_, value)| value)
+            .or_else(|| {
+                self.optional
+                    .iter()
+                    .find(|(key, _)| *key == name)
+                    .map(|(_, value)| value)
+            })
     }
 
     /// A field by its exact name.
@@ -74,14 +82,6 @@ impl Map {
             .iter()
             .find(|(key, _)| key == name)
             .map(|(_, value)| value)
-    }
-
-    /// Sets a field, adding it where it is missing.
-    pub(crate) fn set(&mut self, name: &str, value: Value) {
-        match self.entries.iter_mut().find(|(key, _)| key == name) {
-            Some((_, old)) => *old = value,
-            None => self.entries.push((name.to_owned(), value)),
-        }
     }
 
     /// Fields sorted by name, as Go ranges over maps.
@@ -202,11 +202,11 @@ impl Value {
     /// Compact JSON, as Go's encoder without HTML escapes writes it.
     pub(crate) fn json(&self) -> String {
         let mut out = String::new();
-        self.write_json(&mut out, 0);
+        self.write_json(&mut out, 0, false);
         out
     }
 
-    fn write_json(&self, out: &mut String, depth: usize) {
+    fn write_json(&self, out: &mut String, depth: usize, html: bool) {
         if depth > MAX_DEPTH {
             out.push_str("null");
             return;
@@ -218,14 +218,14 @@ impl Value {
                 let _ = write!(out, "{value}");
             }
             Self::Float(value) => out.push_str(&float_text(*value)),
-            Self::Str(value) => write_json_string(out, value),
+            Self::Str(value) => write_json_string(out, value, html),
             Self::List(items) => {
                 out.push('[');
                 for (index, item) in items.iter().enumerate() {
                     if index > 0 {
                         out.push(',');
                     }
-                    item.write_json(out, depth + 1);
+                    item.write_json(out, depth + 1, html);
                 }
                 out.push(']');
             }
@@ -235,9 +235,13 @@ impl Value {
                     if index > 0 {
                         out.push(',');
                     }
-                    write_json_string(out, key);
+                    write_json_string(out, key, html);
                     out.push(':');
-                    value.write_json(out, depth + 1);
+                    value.write_json(
+                        out,
+                        depth + 1,
+                        html || map.type_name.is_some_and(|name| name.starts_with('*')),
+                    );
                 }
                 out.push('}');
             }
@@ -260,8 +264,17 @@ impl Value {
 }
 
 /// Writes a JSON string literal.
-fn write_json_string(out: &mut String, text: &str) {
+/// Docker's own list rows come out with `<`, `>` and `&` escaped, replies of the engine do not.
+fn write_json_string(out: &mut String, text: &str, html: bool) {
     match serde_json::to_string(text) {
+        Ok(quoted) if html => {
+            out.push_str(
+                &quoted
+                    .replace('<', "\\u003c")
+                    .replace('>', "\\u003e")
+                    .replace('&', "\\u0026"),
+            );
+        }
         Ok(quoted) => out.push_str(&quoted),
         Err(_) => out.push_str("\"\""),
     }

@@ -4,7 +4,7 @@ use hull_api_types::host_config::DeviceMapping;
 
 /// Reads one `--device`.
 pub(crate) fn parse(spec: &str) -> Result<DeviceMapping, String> {
-    let bad = || format!("invalid device specification: {spec}");
+    let bad = || format!("bad format for path: {spec}");
     let parts: Vec<&str> = spec.split(':').collect();
     let (host, inside, permissions) = match parts.as_slice() {
         [host] => (*host, *host, "rwm"),

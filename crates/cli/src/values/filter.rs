@@ -2,20 +2,39 @@
 
 use hull_client::Filters;
 
-/// All filters as the API takes them.
-pub(crate) fn parse(given: &[String]) -> Result<Filters, String> {
-    let mut out = Filters::new();
-    for filter in given.iter().filter(|filter| !filter.is_empty()) {
-        let (key, value) = filter.split_once('=').ok_or_else(|| {
-            format!(
-                "invalid argument {filter:?} for \"-f, --filter\" flag: invalid filter '{filter}'"
-            )
-        })?;
-        out.entry(key.trim().to_ascii_lowercase())
-            .or_default()
-            .push(value.trim().to_owned());
+/// One filter: its lower-case key and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filter {
+    key: String,
+    value: String,
+}
+
+impl std::fmt::Display for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.key, self.value)
     }
-    Ok(out)
+}
+
+/// Reads one `--filter`.
+pub(crate) fn parse(text: &str) -> Result<Filter, String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("bad format of filter (expected name=value)")?;
+    Ok(Filter {
+        key: key.trim().to_ascii_lowercase(),
+        value: value.trim().to_owned(),
+    })
+}
+
+/// All filters as the API takes them.
+pub(crate) fn collect(given: &[Filter]) -> Filters {
+    let mut out = Filters::new();
+    for filter in given {
+        out.entry(filter.key.clone())
+            .or_default()
+            .push(filter.value.clone());
+    }
+    out
 }
 
 #[cfg(test)]
@@ -23,15 +42,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parse_collects_values_of_a_key() {
-        let got = parse(&[
-            "Status=running".into(),
-            "status=exited".into(),
-            "label=a=b".into(),
-        ])
-        .unwrap();
+    fn collect_gathers_values_of_a_key() {
+        let given: Vec<Filter> = ["Status=running", "status=exited", "label=a=b"]
+            .iter()
+            .map(|text| parse(text).unwrap())
+            .collect();
+        let got = collect(&given);
         assert_eq!(got["status"], ["running", "exited"]);
         assert_eq!(got["label"], ["a=b"]);
-        assert!(parse(&["x".into()]).is_err());
+        assert_eq!(
+            parse("x").unwrap_err(),
+            "bad format of filter (expected name=value)"
+        );
     }
 }

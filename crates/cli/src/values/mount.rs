@@ -106,7 +106,7 @@ pub(crate) fn parse(spec: &str, directory: &Path) -> Result<Mount, String> {
                 tmpfs.mode = u32::from_str_radix(value, 8)
                     .map_err(|_| format!("invalid value for {key}: {value}"))?
             }
-            _ => return Err(format!("unknown option '{key}' in '{field}'")),
+            _ => return Err(format!("unexpected key '{key}' in '{field}'")),
         }
     }
     if mount.kind.is_empty() {
@@ -238,7 +238,7 @@ mod tests {
         );
         assert_eq!(
             parse("type=bind,foo=1,dst=/x").unwrap_err(),
-            "unknown option 'foo' in 'foo=1'"
+            "unexpected key 'foo' in 'foo=1'"
         );
         assert_eq!(
             parse("type=tmpfs,dst=/x,volume-nocopy").unwrap_err(),

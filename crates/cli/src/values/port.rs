@@ -118,7 +118,9 @@ pub(crate) fn expose(spec: &str) -> Result<Vec<String>, String> {
     }
     let (ports, proto) = spec.split_once('/').unwrap_or((spec, "tcp"));
     let proto = protocol(proto)?;
-    let range = range(ports).ok_or_else(|| format!("invalid range format for --expose: {spec}"))?;
+    let range = range(ports).ok_or_else(|| format!(
+            "invalid range format for --expose: {spec}, error: strconv.ParseUint: parsing {ports:?}: invalid syntax"
+        ))?;
     Ok((range.start..=range.end)
         .map(|port| format!("{port}/{proto}"))
         .collect())

@@ -29,6 +29,70 @@ pub(crate) fn familiar(name: &str) -> String {
     }
 }
 
+/// Checks a reference as Docker does before it sends one; the error is Docker's.
+pub(crate) fn check(name: &str) -> Result<(), String> {
+    const INVALID: &str = "invalid reference format";
+    let (rest, digest) = match name.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (name, None),
+    };
+    if let Some(digest) = digest {
+        let valid = digest.split_once(':').is_some_and(|(algorithm, hex)| {
+            !algorithm.is_empty() && hex.len() >= 32 && hex.chars().all(|c| c.is_ascii_hexdigit())
+        });
+        if !valid {
+            return Err(INVALID.to_owned());
+        }
+    }
+    let (repository, tag) = match rest.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, Some(tag)),
+        _ => (rest, None),
+    };
+    if let Some(tag) = tag {
+        let valid = tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && tag.len() <= 128
+            && tag
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+        if !valid {
+            return Err(INVALID.to_owned());
+        }
+    }
+    let (host, path) = match repository.split_once('/') {
+        Some((host, path))
+            if host.contains(['.', ':'])
+                || host == "localhost"
+                || host.chars().any(|c| c.is_ascii_uppercase()) =>
+        {
+            (Some(host), path)
+        }
+        _ => (None, repository),
+    };
+    if path.chars().any(|c| c.is_ascii_uppercase()) {
+        let shown = if host.is_none() && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
+        return Err(format!(
+            "{INVALID}: repository name ({shown}) must be lowercase"
+        ));
+    }
+    let component = |text: &str| {
+        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        text.starts_with(edge)
+            && text.ends_with(edge)
+            && text
+                .chars()
+                .all(|c| edge(c) || matches!(c, '.' | '_' | '-'))
+    };
+    if path.split('/').all(component) {
+        Ok(())
+    } else {
+        Err(INVALID.to_owned())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +103,35 @@ mod tests {
         assert_eq!(familiar("docker.io/library/nginx:1"), "nginx:1");
         assert_eq!(familiar("host:5000/a"), "host:5000/a:latest");
         assert_eq!(familiar("a@sha256:00"), "a@sha256:00");
+    }
+
+    #[test]
+    fn check_speaks_docker() {
+        for good in [
+            "nginx",
+            "a/b:1",
+            "host:5000/a-b_c.d:Tag",
+            "localhost/x",
+            "0123456789ab",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        assert_eq!(
+            check("BAD NAME").unwrap_err(),
+            "invalid reference format: repository name (library/BAD NAME) must be lowercase"
+        );
+        for bad in [
+            "",
+            "a b",
+            "a@sha256:aaaa",
+            "a:",
+            ":b",
+            "a//b",
+            "-a",
+            "a:b c",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

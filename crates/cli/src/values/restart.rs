@@ -9,7 +9,9 @@ pub(crate) fn parse(spec: &str) -> Result<RestartPolicy, String> {
     }
     let (name, count) = match spec.split_once(':') {
         Some(("", _)) => {
-            return Err("invalid restart policy format: no policy provided before colon".to_owned());
+            return Err(
+                "invalid restart policy format: no policy provided before colon".to_owned(),
+            );
         }
         Some((name, count)) => {
             let count = count.parse().map_err(

@@ -16,7 +16,7 @@ pub(crate) fn parse(given: &[String]) -> Result<(Vec<String>, bool), String> {
                 options.push(option.clone());
                 continue;
             }
-            None => return Err(format!("invalid --security-opt: {option:?}")),
+            None => return Err(format!("Invalid --security-opt: {option:?}")),
         };
         match (key, value) {
             ("systempaths", "unconfined") => unmasked = true,

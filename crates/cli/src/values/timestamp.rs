@@ -5,10 +5,21 @@ use time::macros::format_description;
 use time::{Date, OffsetDateTime, PrimitiveDateTime};
 
 use super::scalar::duration;
+use crate::error::CliError;
 
 /// The time as the API takes it: Unix seconds with a fraction.
-pub(crate) fn parse(text: &str) -> Result<String, String> {
+fn parse(text: &str) -> Result<String, String> {
     parse_at(text, OffsetDateTime::now_utc())
+}
+
+/// The value of a flag, where it is given.
+pub(crate) fn flag(name: &str, value: Option<&str>) -> Result<Option<String>, CliError> {
+    match value.filter(|value| !value.is_empty()) {
+        None => Ok(None),
+        Some(value) => parse(value)
+            .map(Some)
+            .map_err(|error| CliError::new(format!("invalid value for {name:?}: {error}"))),
+    }
 }
 
 fn parse_at(text: &str, now: OffsetDateTime) -> Result<String, String> {

@@ -43,17 +43,17 @@ async fn run(context: &Context, args: AttachArgs) -> Result<u8, CliError> {
     let container = client.container_inspect(name).await?;
     if !container.state.running {
         return Err(CliError::new(
-            "cannot attach to a stopped container, start it first",
+            "You cannot attach to a stopped container, start it first",
         ));
     }
     if container.state.paused {
         return Err(CliError::new(
-            "cannot attach to a paused container, unpause it first",
+            "You cannot attach to a paused container, unpause it first",
         ));
     }
     if container.state.restarting {
         return Err(CliError::new(
-            "cannot attach to a restarting container, wait until it is running",
+            "You cannot attach to a restarting container, wait until it is running",
         ));
     }
     let tty = container.config.tty;

@@ -72,6 +72,11 @@ pub(crate) async fn create(
             ENGINE_ERROR,
         ));
     }
+    let image = &request.config.image;
+    // An id may stand for the name, and is none.
+    if !image.starts_with("sha256:") {
+        reference::check(image).map_err(CliError::new)?;
+    }
     let mut id_file = flags.cidfile.as_deref().map(IdFile::create).transpose()?;
     if policy == "always" {
         return Err(pulling_is_missing(&request.config.image));

@@ -19,7 +19,7 @@ pub(crate) struct CreateFlags {
     #[arg(long, value_name = "map")]
     pub(crate) annotation: Vec<String>,
     /// Attach to STDIN, STDOUT or STDERR
-    #[arg(short = 'a', long, value_name = "list")]
+    #[arg(short = 'a', long, value_name = "list", value_parser = stream)]
     pub(crate) attach: Vec<String>,
     /// Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)
     #[arg(long, value_name = "uint16", value_parser = go_int)]
@@ -238,7 +238,7 @@ pub(crate) struct CreateFlags {
     #[arg(long, value_name = "list")]
     pub(crate) storage_opt: Vec<String>,
     /// Sysctl options
-    #[arg(long, value_name = "map")]
+    #[arg(long, value_name = "map", value_parser = sysctl)]
     pub(crate) sysctl: Vec<String>,
     /// Mount a tmpfs directory
     #[arg(long, value_name = "list")]
@@ -293,4 +293,38 @@ fn extra_host(spec: &str) -> Result<String, String> {
         return Err(format!("invalid IP address in add-host: {address:?}"));
     }
     Ok(format!("{name}:{address}"))
+}
+
+/// Reads `--attach`.
+fn stream(name: &str) -> Result<String, String> {
+    let name = name.to_ascii_lowercase();
+    match name.as_str() {
+        "stdin" | "stdout" | "stderr" => Ok(name),
+        _ => Err("valid streams are STDIN, STDOUT and STDERR".to_owned()),
+    }
+}
+
+/// Reads `--sysctl NAME=VALUE`; only names that belong to a namespace are let through.
+fn sysctl(setting: &str) -> Result<String, String> {
+    const NAMES: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    let name = setting.split_once('=').map(|(name, _)| name);
+    match name {
+        Some(name)
+            if NAMES.contains(&name)
+                || name.starts_with("net.")
+                || name.starts_with("fs.mqueue.") =>
+        {
+            Ok(setting.to_owned())
+        }
+        _ => Err(format!("sysctl '{setting}' is not allowed")),
+    }
 }

@@ -151,32 +151,19 @@ fn some(list: Vec<String>) -> Option<Vec<String>> {
 
 /// Values that the flags' own parsers do not check.
 fn check(flags: &CreateFlags) -> Result<(), String> {
-    for stream in &flags.attach {
-        if !["stdin", "stdout", "stderr"]
-            .iter()
-            .any(|known| stream.eq_ignore_ascii_case(known))
-        {
-            return Err(format!(
-                "invalid argument {stream:?} for \"-a, --attach\" flag: valid streams are STDIN, STDOUT and STDERR"
-            ));
-        }
-    }
-    let one_of = |flag: &str, value: &Option<String>, known: &[&str]| match value {
+    let one_of = |flag: &str, title: &str, value: &Option<String>, known: &[&str]| match value {
         Some(value)
             if !value.is_empty()
                 && !known.contains(&value.as_str())
                 && !value.starts_with("container:") =>
         {
-            Err(format!(
-                "--{flag}: invalid {} mode",
-                flag.to_ascii_uppercase()
-            ))
+            Err(format!("--{flag}: invalid {title} mode"))
         }
         _ => Ok(()),
     };
-    one_of("pid", &flags.pid, &["host", "private"])?;
-    one_of("uts", &flags.uts, &["host"])?;
-    one_of("userns", &flags.userns, &["host"])?;
+    one_of("pid", "PID", &flags.pid, &["host", "private"])?;
+    one_of("uts", "UTS", &flags.uts, &["host"])?;
+    one_of("userns", "USER", &flags.userns, &["host"])?;
     match flags.cgroupns.as_deref() {
         None | Some("" | "private" | "host") => {}
         Some(_) => return Err("--cgroupns: invalid CGROUP mode".to_owned()),

@@ -6,6 +6,7 @@ use hull_client::ContainerListOptions;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::format::{container, human, list};
+use crate::output;
 use crate::spec::{Arity, command};
 use crate::values::filter;
 use crate::values::scalar::go_int;
@@ -17,8 +18,8 @@ pub(crate) struct ListArgs {
     #[arg(short, long)]
     all: bool,
     /// Filter output based on conditions provided
-    #[arg(short, long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(short, long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (a Go template)
     #[arg(long, value_name = "string")]
     format: Option<String>,
@@ -49,6 +50,13 @@ command!(
 );
 
 async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
+    let mut format = args.format.as_deref();
+    if args.quiet && format.is_some_and(|format| !format.is_empty()) {
+        output::error_line(
+            "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+        );
+        format = None;
+    }
     let last = if args.latest { Some(1) } else { args.last };
     let limit = last
         .and_then(|last| u64::try_from(last).ok())
@@ -57,12 +65,12 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
         || args
             .format
             .as_deref()
-            .is_some_and(|format| format.contains(".Size"));
+            .is_some_and(|format| format.contains(".Size") || format.contains("json ."));
     let options = ContainerListOptions {
         all: args.all || limit.is_some(),
         size: wants_size && !args.quiet,
         limit,
-        filters: filter::parse(&args.filter).map_err(CliError::new)?,
+        filters: filter::collect(&args.filter),
     };
     let containers = context.client().await?.container_list(&options).await?;
     let now = human::now();
@@ -75,6 +83,6 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
     } else {
         container::LISTING
     };
-    list::print(&listing, &rows, args.format.as_deref(), args.quiet)?;
+    list::print(&listing, &rows, format, args.quiet)?;
     Ok(0)
 }

@@ -20,7 +20,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     follow: bool,
     /// Show logs since timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
-    #[arg(long, value_name = "string", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "string")]
     since: Option<String>,
     /// Number of lines to show from the end of the logs (default "all")
     #[arg(short = 'n', long, value_name = "string")]
@@ -29,7 +29,7 @@ pub(crate) struct LogsArgs {
     #[arg(short, long)]
     timestamps: bool,
     /// Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)
-    #[arg(long, value_name = "string", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "string")]
     until: Option<String>,
     /// The container
     args: Vec<String>,
@@ -46,6 +46,8 @@ command!(
 
 async fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
     let name = args.args.first().map_or("", String::as_str);
+    let since = timestamp::flag("since", args.since.as_deref())?;
+    let until = timestamp::flag("until", args.until.as_deref())?;
     let client = context.client().await?;
     let container = client.container_inspect(name).await?;
     let options = LogsOptions {
@@ -54,8 +56,8 @@ async fn run(context: &Context, args: LogsArgs) -> Result<u8, CliError> {
         follow: args.follow,
         timestamps: args.timestamps,
         details: args.details,
-        since: args.since,
-        until: args.until,
+        since,
+        until,
         tail: Some(args.tail.unwrap_or_else(|| "all".to_owned())),
     };
     let mut stream = client.container_logs(&container.id, &options).await?;

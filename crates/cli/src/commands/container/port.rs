@@ -34,7 +34,7 @@ async fn run(context: &Context, args: PortArgs) -> Result<u8, CliError> {
             let (port, proto) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
             if port.parse::<u16>().is_err() {
                 return Err(CliError::new(format!(
-                    "Error: invalid port ({port}): invalid syntax"
+                    "Error: invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax"
                 )));
             }
             let key = format!("{port}/{proto}");
@@ -44,7 +44,7 @@ async fn run(context: &Context, args: PortArgs) -> Result<u8, CliError> {
                 }
                 _ => {
                     return Err(CliError::new(format!(
-                        "Error: No public port '{key}' published for {name}"
+                        "Error: No public port '{wanted}' published for {name}"
                     )));
                 }
             }

@@ -13,8 +13,8 @@ use crate::values::filter;
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
     /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
@@ -30,13 +30,13 @@ command!(
 );
 
 async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
-    let filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let filters = filter::collect(&args.filter);
     if !args.force
         && !confirm(
             "WARNING! This will remove all stopped containers.\nAre you sure you want to continue? [y/N] ",
         )?
     {
-        return Err(CliError::new("container prune has been cancelled"));
+        return Ok(0);
     }
     let reply = context.client().await?.containers_prune(&filters).await?;
     if !reply.containers_deleted.is_empty() {

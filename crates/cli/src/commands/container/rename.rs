@@ -31,10 +31,13 @@ async fn run(context: &Context, args: RenameArgs) -> Result<u8, CliError> {
             "Error: Neither old nor new names may be empty",
         ));
     }
-    context
-        .client()
-        .await?
-        .container_rename(old.trim(), new.trim())
-        .await?;
-    Ok(0)
+    let client = context.client().await?;
+    match client.container_rename(old.trim(), new.trim()).await {
+        Ok(()) => Ok(0),
+        Err(error) => Err(CliError::new(format!(
+            "{}\nError: failed to rename container named {}",
+            CliError::from(error).text(),
+            old.trim()
+        ))),
+    }
 }

@@ -55,8 +55,7 @@ async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
         if !args.flags.attach.is_empty() {
             return Err(CliError::new(
                 "conflicting options: cannot specify both --attach and --detach",
-            )
-            .of_options("run"));
+            ));
         }
         config.attach_stdin = false;
         config.attach_stdout = false;

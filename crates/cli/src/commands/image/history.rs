@@ -26,6 +26,12 @@ const LISTING: Listing<'static> = Listing {
     ],
 };
 
+/// The table with plain numbers.
+const PLAIN: Listing<'static> = Listing {
+    table: "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}",
+    ..LISTING
+};
+
 /// Arguments of `hull history`.
 #[derive(Debug, Args)]
 pub(crate) struct HistoryArgs {
@@ -62,7 +68,8 @@ async fn run(context: &Context, args: HistoryArgs) -> Result<u8, CliError> {
         .iter()
         .map(|item| row(item, args.human, args.no_trunc, now))
         .collect();
-    list::print(&LISTING, &rows, args.format.as_deref(), args.quiet)?;
+    let listing = if args.human { LISTING } else { PLAIN };
+    list::print(&listing, &rows, args.format.as_deref(), args.quiet)?;
     Ok(0)
 }
 

@@ -34,7 +34,7 @@ command!(
     names = ["import", "image import"],
     usage = "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     about = "Import the contents from a tarball to create a filesystem image",
-    arity = Arity::Between(1, 2),
+    arity = Arity::AtLeast(1),
 );
 
 async fn run(context: &Context, args: ImportArgs) -> Result<u8, CliError> {

@@ -18,8 +18,8 @@ pub(crate) struct ListArgs {
     #[arg(long)]
     digests: bool,
     /// Filter output based on conditions provided
-    #[arg(short, long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(short, long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (a Go template)
     #[arg(long, value_name = "string")]
     format: Option<String>,
@@ -43,7 +43,7 @@ command!(
 );
 
 async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
-    let mut filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let mut filters = filter::collect(&args.filter);
     if let Some(name) = args.args.first() {
         filters.insert("reference".to_owned(), vec![name.clone()]);
     }
@@ -58,19 +58,6 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
             .format
             .as_deref()
             .is_some_and(|format| format.contains(".Digest"));
-    if args.quiet && args.format.is_none() {
-        // One line for each image, however many names it has.
-        let rows: Vec<_> = images
-            .iter()
-            .filter_map(|one| {
-                image::rows(one, false, args.no_trunc, now, None)
-                    .into_iter()
-                    .next()
-            })
-            .collect();
-        list::print(&image::LISTING, &rows, None, true)?;
-        return Ok(0);
-    }
     let rows: Vec<_> = images
         .iter()
         .flat_map(|one| image::rows(one, wants_digests, args.no_trunc, now, None))

@@ -16,8 +16,8 @@ pub(crate) struct PruneArgs {
     #[arg(short, long)]
     all: bool,
     /// Provide filter values (e.g. "until=<timestamp>")
-    #[arg(long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
@@ -33,7 +33,7 @@ command!(
 );
 
 async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
-    let mut filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let mut filters = filter::collect(&args.filter);
     filters.insert("dangling".to_owned(), vec![(!args.all).to_string()]);
     let question = if args.all {
         "WARNING! This will remove all images without at least one container associated to them.\nAre you sure you want to continue? [y/N] "
@@ -41,7 +41,7 @@ async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
         "WARNING! This will remove all dangling images.\nAre you sure you want to continue? [y/N] "
     };
     if !args.force && !confirm(question)? {
-        return Err(CliError::new("image prune has been cancelled"));
+        return Ok(0);
     }
     let reply = context.client().await?.images_prune(&filters).await?;
     deleted(&reply.images_deleted)?;

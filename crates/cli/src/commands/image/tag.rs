@@ -27,6 +27,11 @@ async fn run(context: &Context, args: TagArgs) -> Result<u8, CliError> {
     let [source, target] = args.args.as_slice() else {
         return Err(CliError::new("image and new name are needed"));
     };
+    reference::check(target).map_err(|error| {
+        CliError::new(format!(
+            "Error parsing reference: {target:?} is not a valid repository/tag: {error}"
+        ))
+    })?;
     if target.contains('@') {
         return Err(CliError::new(
             "refusing to create a tag with a digest reference",

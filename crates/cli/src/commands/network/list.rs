@@ -31,8 +31,8 @@ const LISTING: Listing<'static> = Listing {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Provide filter values (e.g. "driver=bridge")
-    #[arg(short, long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(short, long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (a Go template)
     #[arg(long, value_name = "string")]
     format: Option<String>,
@@ -54,7 +54,7 @@ command!(
 );
 
 async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
-    let filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let filters = filter::collect(&args.filter);
     let mut networks = context.client().await?.network_list(&filters).await?;
     networks.sort_by(|a, b| a.name.cmp(&b.name));
     let rows: Vec<_> = networks
@@ -67,8 +67,7 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
 
 fn row(network: &NetworkResource, no_trunc: bool) -> Value {
     let mut map = Map::of_type("*network.networkContext");
-    let created = human::parse_rfc3339(&network.created)
-        .map_or_else(|| network.created.clone(), human::timestamp);
+    let created = human::go_time(&network.created);
     map.push("CreatedAt", created);
     map.push("Driver", network.driver.clone());
     map.push(

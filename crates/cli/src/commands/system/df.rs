@@ -158,7 +158,7 @@ fn verbose(usage: &DiskUsage) -> Result<String, CliError> {
     let images: Vec<Value> = usage
         .images
         .iter()
-        .flat_map(|one| image::rows(one, false, false, now, None))
+        .filter_map(|one| image::rows(one, false, false, now, None).into_iter().next())
         .collect();
     let containers: Vec<Value> = usage
         .containers

@@ -18,16 +18,16 @@ use crate::values::{filter, timestamp};
 #[derive(Debug, Args)]
 pub(crate) struct EventsArgs {
     /// Filter output based on conditions provided
-    #[arg(short, long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(short, long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Format output using a custom template: 'json' prints JSON, 'TEMPLATE' prints output using the given Go template
     #[arg(long, value_name = "string")]
     format: Option<String>,
     /// Show all events created since timestamp
-    #[arg(long, value_name = "string", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "string")]
     since: Option<String>,
     /// Stream events until this timestamp
-    #[arg(long, value_name = "string", value_parser = timestamp::parse)]
+    #[arg(long, value_name = "string")]
     until: Option<String>,
 }
 
@@ -41,16 +41,18 @@ command!(
 );
 
 async fn run(context: &Context, args: EventsArgs) -> Result<u8, CliError> {
-    let filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let filters = filter::collect(&args.filter);
     let template = match args.format.as_deref().filter(|format| !format.is_empty()) {
         Some("json") => Some(Template::parse("{{json .}}", MissingKey::NoValue)?),
         Some(source) => Some(Template::parse(source, MissingKey::NoValue)?),
         None => None,
     };
+    let since = timestamp::flag("since", args.since.as_deref())?;
+    let until = timestamp::flag("until", args.until.as_deref())?;
     let mut stream = context
         .client()
         .await?
-        .events(args.since.as_deref(), args.until.as_deref(), &filters)
+        .events(since.as_deref(), until.as_deref(), &filters)
         .await?;
     while let Some(line) = stream.next_line().await? {
         if line.iter().all(u8::is_ascii_whitespace) {

@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::format::{human, inspect};
 use crate::output;
 use crate::spec::{Arity, command};
-use crate::template::{MissingKey, Mode, Template};
+use crate::template::{MissingKey, Mode, Template, Value};
 
 /// Arguments of `hull info`.
 #[derive(Debug, Args)]
@@ -33,13 +33,19 @@ async fn run(context: &Context, args: InfoArgs) -> Result<u8, CliError> {
     match args.format.as_deref().filter(|format| !format.is_empty()) {
         Some(format) => {
             let raw = context.client().await?.info_raw().await?;
-            let value = inspect::value(&raw)?;
+            let mut value = inspect::value(&raw)?;
+            if let Value::Map(map) = &mut value {
+                map.type_name = Some("system.dockerInfo");
+            }
             let source = if format == "json" {
                 "{{json .}}"
             } else {
                 format
             };
-            output::line(&Template::parse(source, MissingKey::Error)?.run(&value, Mode::Row)?)?;
+            let text = Template::parse(source, MissingKey::Error)
+                .and_then(|template| template.run(&value, Mode::Row))
+                .map_err(|error| CliError::new(error.to_string()))?;
+            output::line(&text)?;
         }
         None => {
             output::print(&format!(

@@ -17,8 +17,8 @@ pub(crate) struct PruneArgs {
     #[arg(short, long)]
     all: bool,
     /// Provide filter values (e.g. "label=<key>=<value>")
-    #[arg(long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
@@ -37,14 +37,14 @@ command!(
 );
 
 async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
-    let filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let filters = filter::collect(&args.filter);
     if args.volumes && filters.contains_key("until") {
         return Err(CliError::new(
             "ERROR: The \"until\" filter is not supported with \"--volumes\"",
         ));
     }
     if !args.force && !confirm(&question(&args))? {
-        return Err(CliError::new("system prune has been cancelled"));
+        return Ok(0);
     }
     let client = context.client().await?;
     let containers = client.containers_prune(&filters).await?;
@@ -92,7 +92,11 @@ fn question(args: &PruneArgs) -> String {
     } else {
         "all dangling images"
     });
-    lines.push("unused build cache");
+    lines.push(if args.all {
+        "all build cache"
+    } else {
+        "unused build cache"
+    });
     let list: Vec<String> = lines.iter().map(|line| format!("  - {line}")).collect();
     let mut text = format!("WARNING! This will remove:\n{}\n", list.join("\n"));
     if !args.filter.is_empty() {

@@ -46,7 +46,10 @@ async fn run(context: &Context, args: VersionArgs) -> Result<u8, CliError> {
             } else {
                 format
             };
-            output::line(&Template::parse(source, MissingKey::NoValue)?.run(&value, Mode::Row)?)?;
+            let text = Template::parse(source, MissingKey::NoValue)
+                .and_then(|template| template.run(&value, Mode::Row))
+                .map_err(|error| CliError::new(error.to_string()))?;
+            output::line(&text)?;
             server?;
         }
     }

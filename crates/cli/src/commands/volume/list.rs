@@ -34,8 +34,8 @@ pub(crate) const LISTING: Listing<'static> = Listing {
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
     /// Provide filter values (e.g. "dangling=true")
-    #[arg(short, long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(short, long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Format output using a custom template: 'table', 'table TEMPLATE', 'json' or 'TEMPLATE' (a Go template)
     #[arg(long, value_name = "string")]
     format: Option<String>,
@@ -54,7 +54,7 @@ command!(
 );
 
 async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
-    let filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let filters = filter::collect(&args.filter);
     let mut reply = context.client().await?.volume_list(&filters).await?;
     for warning in reply.warnings.iter().flatten() {
         output::error_line(&format!("WARNING: {warning}"));

@@ -16,8 +16,8 @@ pub(crate) struct PruneArgs {
     #[arg(short, long)]
     all: bool,
     /// Provide filter values (e.g. "label=<label>")
-    #[arg(long, value_name = "filter")]
-    filter: Vec<String>,
+    #[arg(long, value_name = "filter", value_parser = filter::parse)]
+    filter: Vec<filter::Filter>,
     /// Do not prompt for confirmation
     #[arg(short, long)]
     force: bool,
@@ -33,7 +33,7 @@ command!(
 );
 
 async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
-    let mut filters = filter::parse(&args.filter).map_err(CliError::new)?;
+    let mut filters = filter::collect(&args.filter);
     if args.all {
         if filters.contains_key("all") {
             return Err(CliError::new(
@@ -48,7 +48,7 @@ async fn run(context: &Context, args: PruneArgs) -> Result<u8, CliError> {
         "WARNING! This will remove anonymous local volumes not used by at least one container.\nAre you sure you want to continue? [y/N] "
     };
     if !args.force && !confirm(question)? {
-        return Err(CliError::new("volume prune has been cancelled"));
+        return Ok(0);
     }
     let reply = context.client().await?.volumes_prune(&filters).await?;
     deleted(&reply.volumes_deleted)?;
