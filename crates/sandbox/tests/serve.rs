@@ -314,6 +314,24 @@ fn slow_reader_with_progress_gets_every_byte() {
 }
 
 #[test]
+fn reader_that_comes_back_late_gets_the_rest_after_the_exit() {
+    const BYTES: usize = 900_000;
+    let shim = Shim::start();
+    let mut daemon = shim.connect();
+    let (late, theirs) = stream_pair();
+    let mut wish = shim.launch(&format!("yes 0123456789 | head -c {BYTES}"));
+    wish.attach = vec![OUTPUT];
+    started(daemon.call(launch(wish), &[theirs.as_fd()]));
+    drop(theirs);
+    daemon.exited();
+    assert!(matches!(daemon.call(Request::Forget, &[]), Reply::Done));
+    drop(daemon);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(demultiplex(late).0.len(), BYTES);
+    shim.ended();
+}
+
+#[test]
 fn stdin_half_close_ends_input_when_it_is_for_once() {
     let shim = Shim::start();
     let mut daemon = shim.connect();

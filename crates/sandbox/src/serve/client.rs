@@ -31,6 +31,8 @@ pub(crate) struct Client {
     roles: Attach,
     queue: Queue,
     patience: Patience,
+    /// Bytes it took so far.
+    pub(crate) taken: u64,
     /// It may still send.
     pub(crate) sends: bool,
     /// It may still receive.
@@ -46,6 +48,7 @@ impl Client {
             roles,
             queue: Queue::default(),
             patience: Patience::default(),
+            taken: 0,
             sends: true,
             receives: true,
         }
@@ -111,6 +114,7 @@ impl Client {
                 Ok(count) => sent = count.unwrap_or(0),
                 Err(_) => return self.hang_up(),
             }
+            self.taken += sent as u64;
         }
         if sent < bytes.len() {
             let chunk = shared.get_or_insert_with(|| bytes.into());
@@ -122,7 +126,10 @@ impl Client {
     /// Goes on writing.
     pub(crate) fn write(&mut self, now: Instant) {
         match self.queue.write_to(&self.socket) {
-            Ok(count) => self.patience.observe(self.queue.len(), count, now),
+            Ok(count) => {
+                self.taken += count as u64;
+                self.patience.observe(self.queue.len(), count, now);
+            }
             Err(_) => self.hang_up(),
         }
     }

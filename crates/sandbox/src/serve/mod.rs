@@ -107,6 +107,7 @@ pub struct Server<S> {
     signals: Watch,
     backend: Watch,
     oom: Option<(OwnedFd, Watch)>,
+    oom_watched: bool,
     oom_kills: u64,
     connections: Vec<Connection>,
     had_connection: bool,
@@ -152,6 +153,7 @@ impl<S: Sandbox> Server<S> {
             signals,
             backend,
             oom: None,
+            oom_watched: false,
             oom_kills: 0,
             connections: Vec::new(),
             had_connection: false,
@@ -330,8 +332,23 @@ impl<S: Sandbox> Server<S> {
         }
     }
 
+    /// Set up after the launch was answered, so that the answer does not wait for it.
+    fn watch_oom(&mut self) {
+        if self.oom_watched || !matches!(self.state, State::Running { .. }) {
+            return;
+        }
+        self.oom_watched = true;
+        if let Some(fd) = self.sandbox.oom_notice() {
+            let mut watch = self.poller.watch();
+            if watch.set(&self.poller, &fd, EventFlags::IN).is_ok() {
+                self.oom = Some((fd, watch));
+            }
+        }
+    }
+
     /// What is due at the end of each round.
     fn tick(&mut self) {
+        self.watch_oom();
         let now = Instant::now();
         if self.give_back_at.is_some_and(|at| at <= now) {
             // What a launch or an exec needed is not needed by a loop that copies bytes.

@@ -6,7 +6,6 @@ use std::time::Instant;
 use hull_model::ErrorKind;
 use hull_proto::message::{Attach, Event, ExecLaunch, Launch, Status};
 use hull_proto::{Failure, Reply, Request};
-use rustix::event::epoll::EventFlags;
 
 use super::session::{Manner, Session};
 use super::{FIRST, FORGET_LIMIT, Server, State, wall_ns};
@@ -135,12 +134,6 @@ impl<S: Sandbox> Server<S> {
             paused: false,
             started_at_ns,
         };
-        if let Some(fd) = self.sandbox.oom_notice() {
-            let mut watch = self.poller.watch();
-            if watch.set(&self.poller, &fd, EventFlags::IN).is_ok() {
-                self.oom = Some((fd, watch));
-            }
-        }
         Ok(Reply::Started { pid, warnings })
     }
 

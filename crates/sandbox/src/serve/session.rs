@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use hull_proto::Attach;
 use rustix::event::epoll::EventFlags;
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 
@@ -24,8 +23,9 @@ use crate::log::{Lines, Log, Trouble};
 /// How long output is still read after the end of the process when something else, such as a
 /// background process of the same terminal, keeps the stream open.
 const DRAIN_LIMIT: Duration = Duration::from_millis(500);
-/// How long clients may take to read the rest.
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// How long clients may read nothing of the rest before they are dropped. Long, because nothing
+/// is held back any more and somebody may be reading it page by page.
+const FLUSH_LIMIT: Duration = Duration::from_secs(300);
 /// Readings without a pause when a process has ended; a pipe holds less than this.
 const DRAIN_READS: usize = 64;
 /// Bytes of the header of a Docker stream frame.
@@ -71,7 +71,8 @@ struct Output {
 enum Phase {
     Running,
     Draining(Instant),
-    Flushing(Instant),
+    /// Until then; what the clients had taken when that was set.
+    Flushing(Instant, u64),
 }
 
 /// A process and its streams.
@@ -326,7 +327,7 @@ impl Session {
                 trouble = trouble.or(self.close_output(stream, io));
             }
         }
-        self.phase = Phase::Flushing(io.now + FLUSH_LIMIT);
+        self.phase = Phase::Flushing(io.now + FLUSH_LIMIT, self.taken());
         self.log = None;
         self.update_watches(io.poller);
         let (code, at_ns) = self.ended?;
@@ -335,7 +336,7 @@ impl Session {
 
     /// Whether everything is done and no client is left.
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.phase, Phase::Flushing(_)) && self.clients.is_empty()
+        matches!(self.phase, Phase::Flushing(..)) && self.clients.is_empty()
     }
 
     /// Drops clients that are stuck, or that had their time after the end.
@@ -343,19 +344,27 @@ impl Session {
         for client in &mut self.clients {
             client.drop_if_stuck(io.now);
         }
-        if matches!(self.phase, Phase::Flushing(until) if io.now >= until) {
-            for client in &mut self.clients {
-                client.hang_up();
+        if let Phase::Flushing(until, before) = self.phase
+            && io.now >= until
+        {
+            let taken = self.taken();
+            self.phase = Phase::Flushing(io.now + FLUSH_LIMIT, taken);
+            if taken == before {
+                self.clients.iter_mut().for_each(Client::hang_up);
             }
         }
         self.update_watches(io.poller);
+    }
+
+    fn taken(&self) -> u64 {
+        self.clients.iter().map(|client| client.taken).sum()
     }
 
     /// When [`Self::tick`] or [`Self::take_drained`] is to be called at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let own = match self.phase {
             Phase::Running => None,
-            Phase::Draining(until) | Phase::Flushing(until) => Some(until),
+            Phase::Draining(until) | Phase::Flushing(until, _) => Some(until),
         };
         self.clients
             .iter()
@@ -367,7 +376,7 @@ impl Session {
     /// Drops who is gone, and watches for what is of interest now.
     fn update_watches(&mut self, poller: &Poller) {
         self.input.update_watch(poller);
-        let flushing = matches!(self.phase, Phase::Flushing(_));
+        let flushing = matches!(self.phase, Phase::Flushing(..));
         let room = self.input.room() > 0;
         for client in &mut self.clients {
             client.update_watch(poller, room);
@@ -394,8 +403,7 @@ impl Session {
 }
 
 fn nonblocking(fd: &OwnedFd) -> Result<(), Errno> {
-    let flags = rustix::fs::fcntl_getfl(fd)?;
-    rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)
+    rustix::io::ioctl_fionbio(fd, true)
 }
 
 /// Header of a frame of Docker's attach stream: stream number, three zeros, big-endian length.
