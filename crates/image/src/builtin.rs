@@ -212,7 +212,7 @@ impl LayerSource for Bytes {
         self.0.len() as u64
     }
 
-    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
         Ok(Box::new(Cursor::new(&self.0)))
     }
 }

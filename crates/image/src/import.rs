@@ -31,7 +31,7 @@ impl ImageStore {
     /// See [`LoadError`]. The store is then as it was.
     pub fn import(
         &self,
-        input: &mut dyn Read,
+        input: &mut (dyn Read + Send),
         options: &ImportOptions,
         progress: &(dyn Fn(LayerProgress) + Sync),
     ) -> Result<(Image, Vec<String>), LoadError> {

@@ -107,12 +107,13 @@ pub(super) fn plans(spool: &Spool, platform: &str) -> Result<Vec<Plan>, LoadErro
     Ok(plans.into_iter().map(|(_, plan)| plan).collect())
 }
 
+/// A name, and the descriptors that carry it.
+type Group = (Option<Reference>, Vec<Descriptor>);
+
 /// Descriptors by the name that they carry; each nameless one is on its own unless the platforms
 /// tell them apart.
-fn groups(
-    descriptors: Vec<Descriptor>,
-) -> Result<Vec<(Option<Reference>, Vec<Descriptor>)>, LoadError> {
-    let mut groups: Vec<(Option<Reference>, Vec<Descriptor>)> = Vec::new();
+fn groups(descriptors: Vec<Descriptor>) -> Result<Vec<Group>, LoadError> {
+    let mut groups: Vec<Group> = Vec::new();
     for descriptor in descriptors {
         if is_about_another(&descriptor) {
             continue;

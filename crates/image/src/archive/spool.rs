@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Write};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 
 use hull_model::Digest;
@@ -20,6 +20,8 @@ use crate::unpack::clean;
 const SMALL_BYTES: u64 = 16 << 10;
 /// Most memory for small members; further ones go to files.
 const MAX_MEMORY_BYTES: u64 = 32 << 20;
+/// Size of the buffer in front of the parser.
+const BUFFER_BYTES: usize = 256 << 10;
 /// Most links from link to link.
 const MAX_LINKS: usize = 8;
 /// Bytes between two reports of progress.
@@ -62,7 +64,7 @@ impl Spool {
             report: progress,
         };
         let decoder = Decoder::new(counted, Bound::archive(limits)).map_err(LoadError::Read)?;
-        let mut tar = TarReader::new(decoder, NoTap);
+        let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, decoder), NoTap);
         let mut spool = Self::default();
         let mut memory = 0;
         let mut count = 0;
@@ -211,7 +213,7 @@ fn blob_digest(name: &[u8]) -> Option<Digest> {
     Digest::from_hex(std::str::from_utf8(hex).ok()?).ok()
 }
 
-fn to_file<R: Read>(
+fn to_file<R: BufRead>(
     tar: &mut TarReader<R, NoTap>,
     path: &Path,
     digest: bool,
@@ -226,7 +228,7 @@ fn to_file<R: Read>(
     Ok(None)
 }
 
-fn copy<R: Read>(tar: &mut TarReader<R, NoTap>, out: &mut dyn Write) -> Result<(), LoadError> {
+fn copy<R: BufRead>(tar: &mut TarReader<R, NoTap>, out: &mut dyn Write) -> Result<(), LoadError> {
     loop {
         let chunk = tar.payload()?;
         if chunk.is_empty() {
@@ -273,7 +275,7 @@ impl LayerSource for SpooledLayer<'_> {
         self.member.size
     }
 
-    fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
         match &self.member.place {
             Place::Memory(bytes) => Ok(Box::new(Cursor::new(bytes))),
             Place::File(path) => Ok(Box::new(File::open(path)?)),

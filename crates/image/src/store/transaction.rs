@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_model::{Digest, ImageConfig, Reference};
@@ -35,7 +35,7 @@ pub trait LayerSource: Sync {
     ///
     /// # Errors
     /// If the stream cannot be had.
-    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>>;
 }
 
 /// A layer to be brought in.
@@ -243,7 +243,7 @@ impl Transaction<'_> {
     pub fn ingest_stream(
         &mut self,
         name: &str,
-        stream: &mut dyn Read,
+        stream: &mut (dyn Read + Send),
         expect: Expectation,
         progress: &(dyn Fn(LayerProgress) + Sync),
     ) -> Result<(Digest, u64), IngestError> {
@@ -284,7 +284,7 @@ impl Transaction<'_> {
         &self,
         name: &str,
         total: u64,
-        stream: &mut dyn Read,
+        stream: &mut (dyn Read + Send),
         expect: Expectation,
         stop: &AtomicBool,
         progress: &(dyn Fn(LayerProgress) + Sync),
@@ -299,10 +299,10 @@ impl Transaction<'_> {
             Mode::empty(),
         )
         .map_err(|e| StoreError::io("open", &path, e))?;
-        let reported = std::cell::Cell::new(0);
+        let reported = AtomicU64::new(0);
         let report = |bytes: u64| {
-            if bytes - reported.get() >= PROGRESS_STEP_BYTES {
-                reported.set(bytes);
+            if bytes - reported.load(Ordering::Relaxed) >= PROGRESS_STEP_BYTES {
+                reported.store(bytes, Ordering::Relaxed);
                 progress(LayerProgress::Unpacking {
                     name: name.to_owned(),
                     done: bytes,
@@ -436,7 +436,7 @@ type LayerOut = (PathBuf, LayerMeta);
 
 /// Ends a stream early when another layer has failed.
 struct Stoppable<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut (dyn Read + Send),
     stop: &'a AtomicBool,
 }
 

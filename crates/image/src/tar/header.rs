@@ -3,6 +3,9 @@
 use super::entry::Kind;
 use super::{BLOCK, TarError};
 
+/// Offset and length of each data fragment.
+pub(super) type Fragments = Vec<(u64, u64)>;
+
 /// A header block whose checksum was right.
 pub(super) struct Header<'a> {
     block: &'a [u8; BLOCK],
@@ -133,7 +136,7 @@ impl<'a> Header<'a> {
 
     /// The four fragments that an old GNU sparse header holds, whether more blocks follow, and
     /// the size with holes.
-    pub(super) fn gnu_sparse(&self) -> Result<(Vec<(u64, u64)>, bool, u64), TarError> {
+    pub(super) fn gnu_sparse(&self) -> Result<(Fragments, bool, u64), TarError> {
         let fragments = gnu_fragments(self.field(386, 96), self.offset)?;
         let extended = self.field(482, 1).first().is_some_and(|&b| b != 0);
         let real = u64::try_from(self.number(483, 12, "sparse size")?).unwrap_or(u64::MAX);
@@ -142,7 +145,7 @@ impl<'a> Header<'a> {
 }
 
 /// Reads the 24-byte fragment descriptors of old GNU sparse blocks until an empty one.
-pub(super) fn gnu_fragments(bytes: &[u8], offset: u64) -> Result<Vec<(u64, u64)>, TarError> {
+pub(super) fn gnu_fragments(bytes: &[u8], offset: u64) -> Result<Fragments, TarError> {
     let wrong = TarError::Header {
         offset,
         what: "sparse map",
@@ -176,7 +179,7 @@ fn parse_number(field: &[u8]) -> Option<i64> {
         let lead = i64::from(first & 0x7f) | if first & 0x40 != 0 { !0x7f } else { 0 };
         let mut value = lead;
         for &byte in rest {
-            if value > i64::MAX >> 8 || value < i64::MIN >> 8 {
+            if !(i64::MIN >> 8..=i64::MAX >> 8).contains(&value) {
                 return None;
             }
             value = (value << 8) | i64::from(byte);

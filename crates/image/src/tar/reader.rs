@@ -1,7 +1,7 @@
 //! A streaming tar reader that hands every raw byte it consumes to a tap, so that the stream can
 //! be rebuilt bit by bit, and stops at every inconsistency.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, Read};
 
 use super::entry::{Entry, Kind, Mtime};
 use super::header::{Header, gnu_fragments, until_zero};
@@ -9,9 +9,6 @@ use super::pax::Pax;
 use super::sparse::{self, MapParser};
 use super::{BLOCK, TarError};
 use crate::limits::{MAX_EXTENSION_BYTES, MAX_SPARSE_FRAGMENTS};
-
-/// Size of the buffer in front of the parser. It stays in the second-level cache.
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// Receives the raw bytes that a caller did not take as payload.
 pub trait Tap {
@@ -34,7 +31,7 @@ impl Tap for NoTap {
 
 /// Reads entries one after another.
 pub struct TarReader<R, T> {
-    input: BufReader<R>,
+    input: R,
     tap: T,
     offset: u64,
     /// Payload of the current entry not yet consumed.
@@ -43,11 +40,11 @@ pub struct TarReader<R, T> {
     ended: bool,
 }
 
-impl<R: Read, T: Tap> TarReader<R, T> {
+impl<R: BufRead, T: Tap> TarReader<R, T> {
     /// Starts at the first header.
     pub fn new(input: R, tap: T) -> Self {
         Self {
-            input: BufReader::with_capacity(BUFFER_BYTES, input),
+            input,
             tap,
             offset: 0,
             left: 0,
@@ -69,7 +66,7 @@ impl<R: Read, T: Tap> TarReader<R, T> {
     /// Gives back the input and the tap. Call it after [`Self::next_entry`] returned `None`, when
     /// the input has been read to its end.
     pub fn into_parts(self) -> (R, T) {
-        (self.input.into_inner(), self.tap)
+        (self.input, self.tap)
     }
 
     /// Skips the rest of the current payload and reads up to the next payload. At the end of the
@@ -321,7 +318,10 @@ impl<R: Read, T: Tap> TarReader<R, T> {
                 Err(source) => return Err(read_error(offset, source)),
             }
         }
-        let chunk = self.input.buffer();
+        let chunk = self
+            .input
+            .fill_buf()
+            .map_err(|source| read_error(offset, source))?;
         Ok(chunk.get(..left).unwrap_or(chunk))
     }
 
@@ -366,7 +366,11 @@ impl<R: Read, T: Tap> TarReader<R, T> {
     ) -> Result<(), E> {
         while self.left > 0 {
             self.payload()?;
-            let buffer = self.input.buffer();
+            let offset = self.offset;
+            let buffer = self
+                .input
+                .fill_buf()
+                .map_err(|source| E::from(read_error(offset, source)))?;
             let left = usize::try_from(self.left).unwrap_or(usize::MAX);
             let chunk = buffer.get(..left).unwrap_or(buffer);
             self.tap.raw(chunk).map_err(|e| E::from(TarError::Tap(e)))?;

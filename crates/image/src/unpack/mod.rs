@@ -1,20 +1,20 @@
 //! Unpacking a layer: a foreign stream becomes a verified tree and a split file.
 
+mod feed;
 mod path;
 mod tree;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
 use hull_model::Digest;
 use rustix::fs::{FileType, Mode, OFlags, makedev, openat};
 
+use self::feed::with_feeder;
 pub use self::path::{PathProblem, clean};
 use self::tree::{Tree, show};
-use crate::compress::{Bound, Decoder};
-use crate::hash::HashReader;
 use crate::limits::{LimitError, Limits};
 use crate::split::{SPLIT_FILE, SplitWriter};
 use crate::tar::{Entry, Kind, SparseMap, TarError, TarReader};
@@ -143,43 +143,47 @@ pub struct Unpacked {
 /// Unpacks `source` into the empty directory `layer`: `fs`, `split.zst` and, if need be, `odd`.
 /// `progress` hears the number of bytes taken from the source so far.
 ///
+/// Reading, decompression and digests are the work of a thread of their own, so that they go on
+/// while files are written.
+///
 /// # Errors
 /// See [`UnpackError`]. The directory is then in an undefined state and must be deleted.
 pub fn unpack_layer(
-    source: &mut dyn Read,
+    source: &mut (dyn Read + Send),
     layer: BorrowedFd<'_>,
     expect: Expectation,
     limits: &Limits,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked, UnpackError> {
-    let mut source = Progress {
-        inner: source,
-        bytes: 0,
-        report: progress,
-    };
-    let Some(packed) = expect.packed else {
-        return unpack_stream(&mut source, layer, expect.diff_id, limits);
-    };
-    let mut hashed = HashReader::new(source);
-    let unpacked = unpack_stream(&mut hashed, layer, expect.diff_id, limits)?;
-    let (_, found) = hashed.finish().map_err(UnpackError::Read)?;
-    if found != packed {
-        return Err(UnpackError::Digest {
-            what: "blob",
-            expected: packed,
-            found,
-        });
+    let hash_packed = expect.packed.is_some();
+    let (mut unpacked, fed) = with_feeder(source, hash_packed, limits, progress, |stream| {
+        unpack_stream(stream, layer, limits)
+    })?;
+    unpacked.diff_id = fed.diff_id;
+    unpacked.tar_bytes = fed.tar_bytes;
+    for (what, expected, found) in [
+        ("blob", expect.packed, fed.packed),
+        ("layer", expect.diff_id, Some(fed.diff_id)),
+    ] {
+        if let (Some(expected), Some(found)) = (expected, found)
+            && expected != found
+        {
+            return Err(UnpackError::Digest {
+                what,
+                expected,
+                found,
+            });
+        }
     }
     Ok(unpacked)
 }
 
-fn unpack_stream<R: Read>(
-    source: R,
+/// Unpacks an uncompressed stream; leaves what the feeder knows for the caller to fill in.
+fn unpack_stream<R: BufRead>(
+    stream: R,
     layer: BorrowedFd<'_>,
-    diff_id: Option<Digest>,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
-    let decoder = Decoder::new(source, Bound::layer(limits)).map_err(UnpackError::Read)?;
     let split = openat(
         layer,
         SPLIT_FILE,
@@ -190,7 +194,7 @@ fn unpack_stream<R: Read>(
     let split = SplitWriter::new(File::from(split))
         .map_err(|e| UnpackError::io("create", SPLIT_FILE.as_bytes(), e))?;
     let mut unpacker = Unpacker {
-        reader: TarReader::new(HashReader::new(decoder), split),
+        reader: TarReader::new(stream, split),
         tree: Tree::create(layer)?,
         limits,
         tree_bytes: 0,
@@ -214,23 +218,13 @@ fn unpack_stream<R: Read>(
         tree_bytes,
         ..
     } = unpacker;
-    let (stream, split) = reader.into_parts();
+    let (_, split) = reader.into_parts();
     split
         .finish()
         .map_err(|e| UnpackError::io("write", SPLIT_FILE.as_bytes(), e))?;
-    let (tar_bytes, found) = stream.finish().map_err(UnpackError::Read)?;
-    if let Some(expected) = diff_id
-        && expected != found
-    {
-        return Err(UnpackError::Digest {
-            what: "layer",
-            expected,
-            found,
-        });
-    }
     Ok(Unpacked {
-        diff_id: found,
-        tar_bytes,
+        diff_id: Digest::from_bytes([0; 32]),
+        tar_bytes: 0,
         tree_bytes,
         entries,
         moved: tree.moved,
@@ -245,7 +239,7 @@ struct Unpacker<'a, R> {
     tree_bytes: u64,
 }
 
-impl<R: Read> Unpacker<'_, R> {
+impl<R: BufRead> Unpacker<'_, R> {
     fn entry(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         let path = clean(&entry.path).map_err(|problem| UnpackError::Name {
             path: show(&entry.path),
@@ -353,21 +347,5 @@ impl<R: Read> Unpacker<'_, R> {
             }
             Ok(())
         })
-    }
-}
-
-/// Reports how much was read.
-struct Progress<'a> {
-    inner: &'a mut dyn Read,
-    bytes: u64,
-    report: &'a dyn Fn(u64),
-}
-
-impl Read for Progress<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.bytes += n as u64;
-        (self.report)(self.bytes);
-        Ok(n)
     }
 }
