@@ -232,27 +232,6 @@ impl Engine {
             .filter(|id| !known.contains(*id))
             .try_for_each(|id| self.snapshots.remove(id))
     }
-
-    /// Stops every running container, as `hull daemon stop --all` asks.
-    pub async fn stop_all(self: &Arc<Self>) {
-        let tasks: Vec<_> = self
-            .containers
-            .all()
-            .into_iter()
-            .filter(|c| c.with(|r| r.state.is_running() || r.state == ContainerState::Restarting))
-            .map(|container| {
-                let engine = Arc::clone(self);
-                tokio::spawn(async move {
-                    if let Err(error) = engine.stop_container(&container, None, None, false).await {
-                        tracing::warn!(error = %error.chain(), id = container.id, "cannot stop");
-                    }
-                })
-            })
-            .collect();
-        for task in tasks {
-            let _ = task.await;
-        }
-    }
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -71,7 +71,7 @@ impl Engine {
     ) -> Result<()> {
         container.change(|r| r.stopped_by_user = true);
         if record.state == ContainerState::Restarting {
-            return self.stop_container(container, Some(0), None, true).await;
+            return self.stop_container(container, Some(0), None).await;
         }
         let ended = container.runs.borrow().ended;
         match container.shim() {

@@ -30,7 +30,7 @@ impl Engine {
         signal: Option<&str>,
     ) -> Result<()> {
         let container = self.containers.find(key)?;
-        self.stop_container(&container, timeout, signal, true).await
+        self.stop_container(&container, timeout, signal).await
     }
 
     pub(crate) async fn stop_container(
@@ -38,7 +38,6 @@ impl Engine {
         container: &Arc<Container>,
         timeout: Option<i64>,
         signal: Option<&str>,
-        by_user: bool,
     ) -> Result<()> {
         let number = match signal {
             Some(text) => Some(parse_signal(text)?),
@@ -48,9 +47,7 @@ impl Engine {
             let _op = container.op.lock().await;
             let mut record = container.record();
             let was = record.stopped_by_user;
-            if by_user {
-                record.stopped_by_user = true;
-            }
+            record.stopped_by_user = true;
             if record.state == ContainerState::Restarting {
                 if let Some(timer) = lock(&container.restart).take() {
                     timer.abort();
@@ -143,7 +140,7 @@ impl Engine {
         if auto_remove {
             container.change(|r| r.spec.auto_remove = false);
         }
-        let stopped = self.stop_container(&container, timeout, signal, true).await;
+        let stopped = self.stop_container(&container, timeout, signal).await;
         if auto_remove {
             container.change(|r| r.spec.auto_remove = true);
         }
