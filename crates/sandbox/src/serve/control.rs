@@ -102,6 +102,11 @@ impl Connection {
         }
     }
 
+    /// Whether all that was said to it is on its way.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// Goes on writing.
     pub(crate) fn write(&mut self) {
         if self.out.write_to(self.socket.as_fd()).is_err() {

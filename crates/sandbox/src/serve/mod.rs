@@ -45,7 +45,7 @@ const LAUNCH_LIMIT: Duration = Duration::from_secs(30);
 ///
 /// [`Forget`]: hull_proto::Request::Forget
 const FORGET_LIMIT: Duration = Duration::from_secs(30);
-/// How long after the last request memory is given back.
+/// How long after the last request memory is given back; also the pause after a failed accept.
 const IDLE: Duration = Duration::from_secs(1);
 /// Control connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -117,6 +117,7 @@ pub struct Server<S> {
     state: State,
     forgotten: bool,
     give_back_at: Option<Instant>,
+    accept_at: Option<Instant>,
 }
 
 /// Key of the first process's session.
@@ -164,6 +165,7 @@ impl<S: Sandbox> Server<S> {
             },
             forgotten: false,
             give_back_at: None,
+            accept_at: None,
         })
     }
 
@@ -193,9 +195,12 @@ impl<S: Sandbox> Server<S> {
                 Instant::now() >= *until || (self.had_connection && self.connections.is_empty())
             }
             State::Running { .. } => false,
-            State::Exited { until, .. } => {
-                let free =
-                    self.connections.is_empty() || self.forgotten || Instant::now() >= *until;
+            State::Exited { status, until } => {
+                let told = self.connections.iter().all(Connection::is_flushed);
+                // After a launch that failed there is nothing to be asked.
+                let free = self.connections.is_empty()
+                    || (told && (self.forgotten || status.is_none()))
+                    || Instant::now() >= *until;
                 free && self.sessions.is_empty()
             }
         }
@@ -203,10 +208,15 @@ impl<S: Sandbox> Server<S> {
 
     fn deadline(&self) -> Option<Instant> {
         let own = match &self.state {
-            State::Waiting { until } | State::Exited { until, .. } => Some(*until),
+            State::Waiting { until } => Some(*until),
+            // While clients still read, their own deadlines count.
+            State::Exited { until, .. } => self.sessions.is_empty().then_some(*until),
             State::Running { .. } => None,
         };
-        let own = own.into_iter().chain(self.give_back_at);
+        let own = own
+            .into_iter()
+            .chain(self.give_back_at)
+            .chain(self.accept_at);
         self.sessions
             .values()
             .filter_map(Session::deadline)
@@ -260,7 +270,21 @@ impl<S: Sandbox> Server<S> {
 
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok(socket) = rustix::net::accept_with(&self.setup.listener, flags) {
+        loop {
+            let socket = match rustix::net::accept_with(&self.setup.listener, flags) {
+                Ok(socket) => socket,
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(_) => {
+                    // Out of descriptors: asked again in a while, and not without end at once.
+                    let unwatched = EventFlags::empty();
+                    let _ = self
+                        .listener
+                        .set(&self.poller, &self.setup.listener, unwatched);
+                    self.accept_at = Some(Instant::now() + IDLE);
+                    return;
+                }
+            };
             if self.connections.len() >= MAX_CONNECTIONS {
                 continue;
             }
@@ -350,6 +374,12 @@ impl<S: Sandbox> Server<S> {
     fn tick(&mut self) {
         self.watch_oom();
         let now = Instant::now();
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept_at = None;
+            let _ = self
+                .listener
+                .set(&self.poller, &self.setup.listener, EventFlags::IN);
+        }
         if self.give_back_at.is_some_and(|at| at <= now) {
             // What a launch or an exec needed is not needed by a loop that copies bytes.
             self.give_back_at = None;

@@ -80,7 +80,7 @@ impl<S: Sandbox> Server<S> {
         }
         let result = self.try_launch(launch, fds);
         if result.is_err() {
-            // A shim serves one launch. It stays until the daemon has read why it failed.
+            // A shim serves one launch: it ends once it has said why that failed.
             self.state = State::Exited {
                 status: None,
                 until: Instant::now() + FORGET_LIMIT,
