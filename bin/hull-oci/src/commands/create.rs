@@ -59,16 +59,6 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
         args.console_socket.as_deref(),
     )?;
     let host = Host::detect()?;
-    if let Some(group) = host
-        .hierarchies
-        .open(&translated.plan.cgroup.path, host.features)?
-        && !group.pids()?.is_empty()
-    {
-        bail!(
-            "control group {} is not empty: give another linux.cgroupsPath",
-            translated.plan.cgroup.path
-        );
-    }
     let entry = store.create(&args.id)?;
     match launch_in(args, &host, &translated, &entry, log, manner) {
         Ok(launched) => Ok(Made { launched, entry }),
@@ -87,6 +77,16 @@ fn launch_in(
     log: &Log,
     manner: &Manner,
 ) -> Result<Launched> {
+    if let Some(group) = host
+        .hierarchies
+        .open(&translated.plan.cgroup.path, host.features)?
+        && !group.pids()?.is_empty()
+    {
+        bail!(
+            "control group {} is not empty: give another linux.cgroupsPath",
+            translated.plan.cgroup.path
+        );
+    }
     let socket = args
         .console_socket
         .as_deref()

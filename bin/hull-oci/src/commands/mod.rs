@@ -21,6 +21,9 @@ use crate::cli::{Cli, Command};
 use crate::log::Log;
 use crate::state::Store;
 
+/// What `exec` ends with when there is no process to tell the status of, as in runc.
+const EXIT_EXEC_FAILED: u8 = 255;
+
 /// Runs the command; its code is what the program ends with.
 pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
     if cli.globals.systemd_cgroup {
@@ -37,7 +40,10 @@ pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
         Command::State(args) => state::state(&args, &store).map(done),
         Command::Kill(args) => kill::kill(&args, &store).map(done),
         Command::Delete(args) => delete::delete(&args, &store, log).map(done),
-        Command::Exec(args) => exec::exec(&args, &store, log),
+        Command::Exec(args) => exec::exec(&args, &store, log).or_else(|error| {
+            log.error(&format!("exec failed: {error:#}"));
+            Ok(ExitCode::from(EXIT_EXEC_FAILED))
+        }),
         Command::List(args) => list::list(&args, &store).map(done),
         Command::Ps(args) => ps::ps(&args, &store).map(done),
         Command::Pause(args) => pause::pause(&args, &store).map(done),
