@@ -23,6 +23,7 @@ pub mod proc;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod spawn;
 pub mod tty;
 

@@ -55,6 +55,14 @@ impl Hierarchies {
         }) && self.v2.is_some()
     }
 
+    /// The v2 tree alone, even where v1 hierarchies carry the controllers: to walk the ways of a
+    /// pure v2 host on a hybrid one, with what controllers the tree has there.
+    #[must_use]
+    pub fn v2_alone(mut self) -> Self {
+        self.v1.clear();
+        self
+    }
+
     /// Controllers that can be limited, by their v1 names (v2: as the tree's root lists them).
     #[must_use]
     pub fn controllers(&self) -> Vec<String> {
