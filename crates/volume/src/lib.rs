@@ -76,22 +76,17 @@ impl VolumeStore {
     /// If the directory cannot be used.
     pub fn open(base: &Path) -> Result<Self, VolumeError> {
         let tmp = base.join(TMP);
-        match fs::remove_dir_all(&tmp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(VolumeError::io("clean", &tmp, e));
-            }
-            _ => {}
-        }
         fs::create_dir_all(&tmp).map_err(|e| VolumeError::io("create", &tmp, e))?;
         // Others may pass through to a volume that they know and may read, but not look around.
         fs::set_permissions(base, fs::Permissions::from_mode(0o711))
             .map_err(|e| VolumeError::io("set mode of", base, e))?;
         fs::set_permissions(&tmp, fs::Permissions::from_mode(0o700))
             .map_err(|e| VolumeError::io("set mode of", &tmp, e))?;
+        let counter = delete_leftovers(&tmp)?;
         Ok(Self {
             base: base.to_owned(),
             tmp,
-            counter: AtomicU64::new(0),
+            counter: AtomicU64::new(counter),
             filling: Mutex::new(()),
         })
     }
@@ -330,4 +325,32 @@ impl VolumeStore {
         }
         filled
     }
+}
+
+/// Deletes what an interrupted operation left in `tmp`, on a thread of its own since it may be
+/// much. Returns the first number that is free for new names.
+fn delete_leftovers(tmp: &Path) -> Result<u64, VolumeError> {
+    let fail = |e| VolumeError::io("list", tmp, e);
+    let mut leftovers = Vec::new();
+    let mut free = 0;
+    for item in fs::read_dir(tmp).map_err(fail)? {
+        let item = item.map_err(fail)?;
+        let number = item
+            .file_name()
+            .to_str()
+            .and_then(|n| n.parse::<u64>().ok());
+        free = free.max(number.map_or(0, |n| n.saturating_add(1)));
+        leftovers.push(item.path());
+    }
+    if !leftovers.is_empty() {
+        // What stays, even for want of a thread, is found again when the store is opened next.
+        let _ = std::thread::Builder::new()
+            .name("volume-cleaner".into())
+            .spawn(move || {
+                for path in leftovers {
+                    let _ = fs::remove_dir_all(&path);
+                }
+            });
+    }
+    Ok(free)
 }

@@ -68,6 +68,17 @@ impl Dirs {
         self.base.join("refs.json")
     }
 
+    /// What lies in `tmp` from before; new names will differ from these.
+    pub(crate) fn leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let names = names(&self.tmp())?;
+        let highest = names.iter().filter_map(|n| n.parse::<u64>().ok()).max();
+        if let Some(highest) = highest {
+            self.counter
+                .fetch_max(highest.saturating_add(1), Ordering::Relaxed);
+        }
+        Ok(names.iter().map(|name| self.tmp().join(name)).collect())
+    }
+
     /// A name in `tmp` that nobody else uses.
     pub(crate) fn fresh(&self) -> PathBuf {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);

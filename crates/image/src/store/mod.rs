@@ -147,6 +147,7 @@ pub struct ImageStore {
     /// Held while files are moved into place or out of it.
     writing: Mutex<()>,
     next_link: AtomicU32,
+    cleaner: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 impl ImageStore {
@@ -157,9 +158,7 @@ impl ImageStore {
     /// If the directory cannot be used or a record is damaged.
     pub fn open(base: &Path, limits: Limits) -> Result<Self, StoreError> {
         let dirs = Dirs::create(base)?;
-        for name in files::names(&dirs.tmp())? {
-            files::delete(&dirs.tmp().join(name))?;
-        }
+        let mut trash = dirs.leftovers()?;
         let mut index = Index::default();
         let mut next_link = 1;
         for name in files::names(&dirs.layers())? {
@@ -192,11 +191,43 @@ impl ImageStore {
             index: RwLock::new(index),
             writing: Mutex::new(()),
             next_link: AtomicU32::new(next_link),
+            cleaner: Mutex::new(None),
         };
-        store.remove_unused_layers()?;
+        trash.extend(store.trash_unused_layers()?.0);
         store.repair_links()?;
         store.remove_unused_blobs()?;
+        store.delete_later(trash);
         Ok(store)
+    }
+
+    /// Deletes what lies in `tmp` without keeping the caller waiting: a daemon that starts after
+    /// an interrupted load has better things to do.
+    fn delete_later(&self, trash: Vec<PathBuf>) {
+        if trash.is_empty() {
+            return;
+        }
+        let thread = std::thread::Builder::new()
+            .name("image-cleaner".into())
+            .spawn(move || {
+                for path in trash {
+                    // What stays is found again when the store is opened next.
+                    let _ = files::delete(&path);
+                }
+            });
+        *self.cleaner.lock().unwrap_or_else(PoisonError::into_inner) = thread.ok();
+    }
+
+    /// Waits until what an interrupted operation left, found by [`Self::open`], is deleted.
+    pub fn wait_until_clean(&self) {
+        let cleaner = self
+            .cleaner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = cleaner {
+            // A panic there has been reported by the thread itself.
+            let _ = thread.join();
+        }
     }
 
     /// The bounds that apply to foreign images.

@@ -1,5 +1,6 @@
 //! Names given and taken, images and layers removed.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hull_model::{Digest, Reference};
@@ -171,21 +172,24 @@ impl ImageStore {
     /// # Errors
     /// If one cannot be moved away or deleted.
     pub fn remove_unused_layers(&self) -> Result<u64, StoreError> {
-        let mut trash = Vec::new();
-        let mut freed = 0;
-        {
-            let _writing = self.lock_writing();
-            let unused = self.write_index().take_unused_layers();
-            for meta in unused {
-                freed += meta.tree_bytes;
-                trash.extend(self.dirs.trash(&self.layer_dir(&meta.diff_id))?);
-                files::delete(&self.link_path(meta.link))?;
-            }
-        }
+        let (trash, freed) = self.trash_unused_layers()?;
         for path in trash {
             files::delete(&path)?;
         }
         Ok(freed)
+    }
+
+    /// Moves such layers to `tmp`; returns where they lie and their size.
+    pub(super) fn trash_unused_layers(&self) -> Result<(Vec<PathBuf>, u64), StoreError> {
+        let (mut trash, mut freed) = (Vec::new(), 0);
+        let _writing = self.lock_writing();
+        let unused = self.write_index().take_unused_layers();
+        for meta in unused {
+            freed += meta.tree_bytes;
+            trash.extend(self.dirs.trash(&self.layer_dir(&meta.diff_id))?);
+            files::delete(&self.link_path(meta.link))?;
+        }
+        Ok((trash, freed))
     }
 }
 

@@ -65,6 +65,7 @@ impl Fixture {
 
     pub fn reopen(&mut self) {
         self.store = ImageStore::open(&self.tmp.path().join("image"), Limits::default()).unwrap();
+        self.store.wait_until_clean();
     }
 }
 
