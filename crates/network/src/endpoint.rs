@@ -72,6 +72,7 @@ pub enum EndpointError {
 /// Makes endpoints of one bridge.
 #[derive(Debug)]
 pub(crate) struct Factory {
+    pub(crate) bridge: String,
     pub(crate) bridge_index: u32,
     pub(crate) subnet: Subnet,
     pub(crate) mtu: u32,
@@ -80,12 +81,19 @@ pub(crate) struct Factory {
 }
 
 impl Factory {
-    pub(crate) fn new(bridge_index: u32, subnet: Subnet, mtu: u32, veth_prefix: String) -> Self {
+    pub(crate) fn new(
+        bridge: String,
+        bridge_index: u32,
+        subnet: Subnet,
+        mtu: u32,
+        veth_prefix: String,
+    ) -> Self {
         // Starts anywhere, so that names of an earlier daemon's endpoints are seldom met.
         let start = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |now| now.subsec_nanos().rotate_left(8));
         Self {
+            bridge,
             bridge_index,
             subnet,
             mtu,
@@ -167,6 +175,9 @@ impl Factory {
         inside
             .configure_inside(link.index, address, self.subnet)
             .map_err(link_error("set address and route"))?;
+        for name in [host_veth.as_str(), self.bridge.as_str()] {
+            host.settle(name).map_err(link_error("wait for the link"))?;
+        }
         Ok(Endpoint {
             netns,
             address,

@@ -114,7 +114,13 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
 
     Ok(Parts {
         core: Core {
-            factory: Factory::new(bridge_index, subnet, config.mtu, veth_prefix),
+            factory: Factory::new(
+                config.bridge.clone(),
+                bridge_index,
+                subnet,
+                config.mtu,
+                veth_prefix,
+            ),
             members: Mutex::new(members),
         },
         table,

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use crate::netlink::{
     self, Attributes, Batch, Family, MAX_ACKNOWLEDGED, Message, NLM_F_ACK, NLM_F_CREATE,
@@ -26,6 +27,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -39,6 +41,7 @@ const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IF_OPER_UP: u8 = 6;
 const VETH_INFO_PEER: u16 = 1;
 
 const IFA_ADDRESS: u16 = 1;
@@ -69,7 +72,8 @@ pub(crate) struct Link {
     pub(crate) master: u32,
     /// `bridge`, `veth` and so on; empty for hardware.
     pub(crate) kind: String,
-    pub(crate) mtu: u32,
+    /// Packets pass: it is up, and the kernel has finished with what follows from that.
+    pub(crate) operational: bool,
 }
 
 /// The two ends of a veth pair.
@@ -120,6 +124,24 @@ impl Route {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Waits until packets pass the interface `name`, but not for long. Between carrier and queue
+    /// the kernel leaves work to a thread of its own and drops what is sent until then, so that on
+    /// a busy host a container's first connection would wait a second for its second attempt.
+    /// Asking for the link makes kernels from 6.9 do that work at once.
+    pub(crate) fn settle(&mut self, name: &str) -> Result<(), NetlinkError> {
+        const ATTEMPTS: u32 = 20;
+        const PAUSE: Duration = Duration::from_millis(1);
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                std::thread::sleep(PAUSE);
+            }
+            if self.link(name)?.is_none_or(|link| link.operational) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Every interface.
@@ -384,7 +406,7 @@ fn read_link(message: Message<'_>) -> Option<Link> {
         name: netlink::text(attributes.find(IFLA_IFNAME)?)?.to_owned(),
         master: number(IFLA_MASTER).unwrap_or(0),
         kind: kind.unwrap_or_default().to_owned(),
-        mtu: number(IFLA_MTU).unwrap_or(0),
+        operational: attributes.find(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
     })
 }
 

@@ -336,6 +336,35 @@ fn unusable_names_and_foreign_interfaces_are_refused() {
 }
 
 #[test]
+fn first_packet_of_an_endpoint_made_under_load_is_not_lost() {
+    let world = World::new();
+    let config = NetworkConfig {
+        pool_size: 0,
+        ..world.config()
+    };
+    let network = world.open_with(&config, &[]);
+    serve_tcp(&world.host, ANY, 9000, "host");
+    let connect = || {
+        let endpoint = world.attach(&network);
+        let start = Instant::now();
+        let answer = ask_tcp(&endpoint.netns, endpoint.gateway, 9000);
+        (answer, start.elapsed())
+    };
+    let times: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..40).map(|_| scope.spawn(connect)).collect();
+        let joined = threads.into_iter();
+        joined
+            .map(|thread| thread.join().expect("connect"))
+            .collect()
+    });
+    for (answer, time) in times {
+        assert!(answer.is_some());
+        // A lost one is sent again after a second.
+        assert!(time < Duration::from_millis(900), "{time:?}");
+    }
+}
+
+#[test]
 fn parallel_attachments_get_different_addresses_and_times_are_told() {
     let world = World::new();
     let config = NetworkConfig {
