@@ -70,6 +70,11 @@ fn checked(fd: OwnedFd) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Whether somebody listens there.
+pub(crate) fn is_live(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// Makes the socket. It appears under its name with its mode and group set, in the place of a
 /// stale one.
 ///
@@ -81,7 +86,7 @@ pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Sockets> {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             bail!("cannot listen on {shown}: a file that is no socket is there");
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
+        Ok(_) if is_live(path) => {
             bail!("cannot listen on {shown}: another daemon listens there");
         }
         _ => {}

@@ -3,10 +3,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 
+/// Time between two tries for the lock.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of another's file that are looked at.
 const MAX_PID: u64 = 32;
 
@@ -18,11 +21,12 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Locks the file and writes our id into it.
+    /// Locks the file and writes our id into it. One who is just stopping gets so long to end.
     ///
     /// # Errors
     /// If another daemon holds the lock, or the file cannot be written.
-    pub(crate) fn take(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn take(path: &Path, patience: Duration) -> anyhow::Result<Self> {
+        let begun = Instant::now();
         loop {
             let mut file = OpenOptions::new()
                 .read(true)
@@ -35,6 +39,10 @@ impl PidFile {
             if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 if error != rustix::io::Errno::WOULDBLOCK {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+                if begun.elapsed() < patience {
+                    std::thread::sleep(PAUSE);
+                    continue;
                 }
                 let mut text = String::new();
                 let _ = (&mut file).take(MAX_PID).read_to_string(&mut text);
@@ -88,14 +96,14 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let path = dir.join("hull.pid");
         std::fs::write(&path, "99999999 left by a kill\n").unwrap();
-        let first = PidFile::take(&path).unwrap();
+        let first = PidFile::take(&path, Duration::ZERO).unwrap();
         let pid = std::process::id().to_string();
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), pid);
-        let refused = PidFile::take(&path).unwrap_err().to_string();
+        let refused = PidFile::take(&path, Duration::ZERO).unwrap_err().to_string();
         assert!(refused.contains(&pid), "{refused}");
         drop(first);
         assert!(!path.exists());
-        drop(PidFile::take(&path).unwrap());
+        drop(PidFile::take(&path, Duration::ZERO).unwrap());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

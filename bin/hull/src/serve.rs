@@ -2,7 +2,7 @@
 use std::ffi::OsString;
 use std::os::unix::net::UnixDatagram;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hull_engine::{Engine, Settings};
@@ -15,6 +15,8 @@ use crate::pidfile::PidFile;
 
 /// Threads that serve; what blocks has its own.
 const MAX_WORKERS: usize = 4;
+/// Longest wait for the end of a daemon that has stopped listening.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// Runs the daemon with what follows `hull daemon` on the command line.
 pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
@@ -68,7 +70,10 @@ async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -
     if let Some(dir) = settings.pid_file.parent() {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     }
-    let pid_file = PidFile::take(&settings.pid_file)?;
+    // One who still listens will not end by itself; one who does not is about to.
+    let handed_over = activated.is_some();
+    let patience = if !handed_over && listen::is_live(&settings.socket) { Duration::ZERO } else { STOPPING };
+    let pid_file = PidFile::take(&settings.pid_file, patience)?;
     let engine = Engine::open(settings.clone()).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
     let sockets = match activated {
         Some(sockets) => sockets,
@@ -92,9 +97,10 @@ async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -
         tracing::info!("hull daemon stops; containers run on");
         notify("STOPPING=1");
         engine.begin_stop();
+        // Nobody new is to come; who is being served gets a moment.
+        drop(sockets);
     };
     hull_api::serve(listeners, engine.clone(), stop).await;
-    drop(sockets);
     drop(pid_file);
     Ok(())
 }

@@ -11,6 +11,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -23,6 +24,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::body;
 use crate::detach::DetachKeys;
@@ -36,6 +38,10 @@ pub(crate) const RAW_STREAM: &str = "application/vnd.docker.raw-stream";
 pub(crate) const MULTIPLEXED_STREAM: &str = "application/vnd.docker.multiplexed-stream";
 
 const COPY_BUFFER: usize = 32 << 10;
+/// A client that runs has read the head by then.
+const HEAD_SPIN: Duration = Duration::from_micros(300);
+/// One that has not by then gets the rest as it is.
+const HEAD_PATIENCE: Duration = Duration::from_millis(20);
 
 /// The content type of a process's output.
 pub(crate) fn content_type(tty: bool, version: ApiVersion) -> &'static str {
@@ -152,10 +158,10 @@ fn plain(mut input: Body, relay: Relay, content_type: &'static str) -> Response 
     tokio::spawn(async move {
         let feed = async {
             while let Some(Ok(frame)) = input.frame().await {
-                if let Ok(data) = frame.into_data() {
-                    if to_shim.write_all(&data).await.is_err() {
-                        break;
-                    }
+                if let Ok(data) = frame.into_data()
+                    && to_shim.write_all(&data).await.is_err()
+                {
+                    break;
                 }
             }
             // Its end says that input ended.
@@ -186,24 +192,37 @@ fn plain(mut input: Body, relay: Relay, content_type: &'static str) -> Response 
     body::streamed(content_type, output)
 }
 
+/// Waits for a moment until the client has read the head of our answer.
+///
+/// Clients that leave HTTP behind (Docker's SDK for Python does) lose what they read into their
+/// HTTP library's buffer together with the head.
+async fn head_taken(client: &UnixStream) {
+    let begun = Instant::now();
+    while hull_sys::socket::unread_by_peer(client).is_ok_and(|unread| unread > 0) {
+        match begun.elapsed() {
+            soon if soon < HEAD_SPIN => tokio::task::yield_now().await,
+            late if late < HEAD_PATIENCE => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ => return,
+        }
+    }
+}
+
 async fn upgraded(client: Upgraded, relay: Relay) {
     match client.downcast::<TokioIo<UnixStream>>() {
         Ok(parts) => {
             let (read, write) = parts.io.into_inner().into_split();
             copy(&parts.read_buf, read, write, relay).await;
         }
-        Err(client) => {
-            let (read, write) = tokio::io::split(TokioIo::new(client));
-            copy(&[], read, write, relay).await;
-        }
+        // The server accepts on unix sockets alone.
+        Err(_) => tracing::error!("an upgraded connection is no unix socket"),
     }
 }
 
 /// Copies both ways until the output ends, the client is gone or types the detach keys.
 async fn copy(
     early: &[u8],
-    client_read: impl AsyncRead + Unpin,
-    mut client_write: impl AsyncWrite + Unpin,
+    client_read: OwnedReadHalf,
+    mut client_write: OwnedWriteHalf,
     relay: Relay,
 ) {
     let (mut from_shim, to_shim) = relay.shim.into_split();
@@ -214,11 +233,18 @@ async fn copy(
         }
     };
     let output = async {
-        if client_write.write_all(&relay.before).await.is_err() {
-            return;
+        if !relay.before.is_empty() {
+            head_taken(client_write.as_ref()).await;
+            if client_write.write_all(&relay.before).await.is_err() {
+                return;
+            }
         }
+        let mut first = relay.before.is_empty();
         let mut buffer = vec![0; COPY_BUFFER];
         while let Ok(count @ 1..) = from_shim.read(&mut buffer).await {
+            if std::mem::take(&mut first) {
+                head_taken(client_write.as_ref()).await;
+            }
             let chunk = buffer.get(..count).unwrap_or_default();
             if client_write.write_all(chunk).await.is_err() {
                 return;

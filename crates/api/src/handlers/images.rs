@@ -67,7 +67,7 @@ pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
             image::summary(&image, Some(containers), None)
         })
         .collect();
-    list.sort_by(|a, b| b.created.cmp(&a.created));
+    list.sort_by_key(|image| std::cmp::Reverse(image.created));
     body::reply(&list)
 }
 

@@ -339,12 +339,12 @@ fn health(wire: HealthConfig) -> Result<hull_model::image::HealthConfig> {
     if wire.retries < 0 {
         return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
     }
-    if let Some(kind) = wire.test.first() {
-        if !matches!(kind.as_str(), "NONE" | "CMD" | "CMD-SHELL" | "") {
-            return Err(Error::invalid(format!(
-                "unknown type {kind:?} of Healthcheck: use NONE, CMD or CMD-SHELL"
-            )));
-        }
+    if let Some(kind) = wire.test.first()
+        && !matches!(kind.as_str(), "NONE" | "CMD" | "CMD-SHELL" | "")
+    {
+        return Err(Error::invalid(format!(
+            "unknown type {kind:?} of Healthcheck: use NONE, CMD or CMD-SHELL"
+        )));
     }
     Ok(hull_model::image::HealthConfig {
         test: wire.test,

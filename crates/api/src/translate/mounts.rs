@@ -120,10 +120,10 @@ fn bind(text: &str) -> Result<Mount> {
             }
             _ => return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {options}"))),
         };
-        if let Some(seen) = kind.and_then(|kind: usize| kinds_seen.get_mut(kind)) {
-            if std::mem::replace(seen, true) {
-                return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {options}")));
-            }
+        if let Some(seen) = kind.and_then(|kind: usize| kinds_seen.get_mut(kind))
+            && std::mem::replace(seen, true)
+        {
+            return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {options}")));
         }
     }
     Ok(mount)
