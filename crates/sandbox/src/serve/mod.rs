@@ -89,7 +89,6 @@ enum State {
     },
     Running {
         paused: bool,
-        started_at_ns: u64,
     },
     Exited {
         status: Option<ExitStatus>,
@@ -115,6 +114,7 @@ pub struct Server<S> {
     sessions: BTreeMap<u64, Session>,
     next_session: u64,
     state: State,
+    started_at_ns: u64,
     forgotten: bool,
     give_back_at: Option<Instant>,
     accept_at: Option<Instant>,
@@ -163,6 +163,7 @@ impl<S: Sandbox> Server<S> {
             state: State::Waiting {
                 until: Instant::now() + LAUNCH_LIMIT,
             },
+            started_at_ns: 0,
             forgotten: false,
             give_back_at: None,
             accept_at: None,

@@ -111,7 +111,7 @@ impl<S: Sandbox> Server<S> {
             stdin: launch.open_stdin,
         };
         let mut process = self.sandbox.launch(&launch.plan, fds, stdio)?;
-        let started_at_ns = wall_ns();
+        self.started_at_ns = wall_ns();
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
         let manner = Manner {
             exec: None,
@@ -130,10 +130,7 @@ impl<S: Sandbox> Server<S> {
             session.attach(socket, attach, &mut self.poller);
         }
         self.sessions.insert(FIRST, session);
-        self.state = State::Running {
-            paused: false,
-            started_at_ns,
-        };
+        self.state = State::Running { paused: false };
         Ok(Reply::Started { pid, warnings })
     }
 
@@ -304,21 +301,17 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn status(&self) -> Status {
-        let (started_at_ns, paused, exit) = match &self.state {
+        let (paused, exit) = match &self.state {
             State::Waiting { .. } => return Status::default(),
-            State::Running {
-                started_at_ns,
-                paused,
-            } => (*started_at_ns, *paused, None),
-            State::Exited { status, .. } => (0, false, status.clone()),
+            State::Running { paused } => (*paused, None),
+            State::Exited { status, .. } => (false, status.clone()),
         };
+        let first = self.sessions.get(&FIRST);
         Status {
-            pid: self
-                .sessions
-                .get(&FIRST)
+            pid: first
                 .filter(|first| first.is_running())
                 .map(|first| first.pid),
-            started_at_ns,
+            started_at_ns: self.started_at_ns,
             paused,
             exit,
             execs: self
