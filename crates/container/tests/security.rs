@@ -134,35 +134,6 @@ fn exec_processes_seen_inside_are_never_the_engine() {
     assert_eq!(output.text(), "done\n");
 }
 
-/// CVE-2019-5736 for a container that may trace: the program of the monitor is executed through
-/// a mount that refuses writing.
-#[test]
-fn sealed_program_cannot_be_opened_for_writing_through_exe() {
-    use std::os::fd::AsRawFd as _;
-    let dir = Fixture::new();
-    let program = dir.dir.join("program");
-    std::fs::copy("/bin/busybox", &program).expect("copy");
-    let sealed = hull_sys::mount::sealed_program(&program).expect("seal");
-    use std::os::unix::process::CommandExt as _;
-    // busybox goes by its name.
-    let mut child = std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
-        .arg0("sleep")
-        .arg("100")
-        .spawn()
-        .expect("spawn");
-    let exe = format!("/proc/{}/exe", child.id());
-    let error = std::fs::OpenOptions::new()
-        .write(true)
-        .open(exe)
-        .expect_err("refused");
-    child.kill().expect("kill");
-    child.wait().expect("wait");
-    assert!(
-        matches!(error.raw_os_error(), Some(libc::EROFS | libc::ETXTBSY)),
-        "{error}"
-    );
-}
-
 /// CVE-2023-25809: the control groups are not writable from inside.
 #[test]
 fn launch_cgroup_files_cannot_be_written() {

@@ -104,24 +104,6 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     )
 }
 
-/// A handle on a program through a read-only mount of its own that is attached nowhere.
-///
-/// What is executed through it (`/proc/self/fd/N`) cannot be opened for writing by way of its
-/// `/proc/PID/exe`, by nobody: the mount refuses (CVE-2019-5736). Allocates.
-///
-/// # Errors
-/// As open_tree(2) and mount_setattr(2); `ENOSYS` before kernel 5.12.
-pub fn sealed_program(path: &std::path::Path) -> Result<OwnedFd> {
-    let tree = rustix::mount::open_tree(rustix::fs::CWD, path, TREE_FLAGS)?;
-    let change = SetAttr {
-        set: libc::MOUNT_ATTR_RDONLY,
-        propagation: Some(Propagation::Private),
-        ..SetAttr::default()
-    };
-    set_attr(&tree, false, &change)?;
-    Ok(tree)
-}
-
 /// How mount events spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Propagation {

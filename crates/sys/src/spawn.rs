@@ -1,7 +1,8 @@
 //! Starting a program with chosen descriptors, fast whatever the size of the caller.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::ptr;
 
 use rustix::process::Pid;
@@ -12,12 +13,23 @@ use crate::{Errno, Result};
 /// unblocked, in a session of its own, and exactly the descriptors of `fds` besides those
 /// without close-on-exec: each pair is a descriptor of ours and its number over there.
 ///
+/// The program runs from a sealed handle where the host allows it, see [`crate::sealed`].
+///
 /// glibc's posix_spawn shares the memory until the exec, so that the cost does not grow with
 /// the caller. The caller reaps the process.
 ///
 /// # Errors
 /// As posix_spawn(3): `ENOENT`, `EACCES`, `EAGAIN`, …
 pub fn spawn(program: &CString, args: &[CString], fds: &[(BorrowedFd<'_>, i32)]) -> Result<Pid> {
+    let plain = std::path::Path::new(std::ffi::OsStr::from_bytes(program.as_bytes()));
+    let sealed = match crate::sealed::open(plain) {
+        Err(Errno::NOENT) => return Err(Errno::NOENT),
+        result => result.ok(),
+    };
+    let sealed_path = sealed
+        .as_ref()
+        .map(|sealed| crate::sealed::path(sealed.as_fd()));
+    let program = sealed_path.as_ref().unwrap_or(program);
     let mut argv: Vec<*mut libc::c_char> = args.iter().map(|a| a.as_ptr().cast_mut()).collect();
     argv.push(ptr::null_mut());
     let envp: [*mut libc::c_char; 1] = [ptr::null_mut()];
