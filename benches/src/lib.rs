@@ -1,1 +1,7 @@
-//! Shared helpers.
+//! Measurements against peers, side by side in one run on one machine.
+
+pub mod docker;
+pub mod measure;
+pub mod memory;
+pub mod report;
+pub mod runc;

@@ -1,0 +1,320 @@
+//! What a start costs, beside Docker and runc: `cargo xtask bench start`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hull_benches::docker::Docker;
+use hull_benches::measure::{Case, interleaved, median_ms};
+use hull_benches::memory::{processes, pss_kib};
+use hull_benches::report::{Row, table, write};
+use hull_benches::runc::Bundle;
+use hull_testkit::{fixtures, http, paths};
+
+/// Runs of each command that count.
+const ROUNDS: usize = 21;
+/// Starts at once.
+const PARALLEL: usize = 50;
+/// Containers running when memory is read.
+const CROWD: usize = 50;
+/// Containers running beside a start: few and many.
+const FEW: usize = 5;
+const MANY: usize = 500;
+
+/// A Hull daemon of the bench's own.
+struct Hull {
+    child: Child,
+    env: Vec<(String, String)>,
+    run_dir: PathBuf,
+}
+
+impl Hull {
+    fn start(dir: &Path) -> Result<(Self, Duration)> {
+        // Short, since it holds sockets.
+        let run_dir = PathBuf::from(format!("/tmp/hull-bench-run-{}", std::process::id()));
+        let text = |p: &Path| p.display().to_string();
+        let env = vec![
+            ("HULL_RUN_DIR".to_owned(), text(&run_dir)),
+            ("HULL_DATA_DIR".to_owned(), text(&dir.join("hull"))),
+            ("HULL_BRIDGE".to_owned(), "hullbench0".to_owned()),
+            ("HULL_CGROUP_PARENT".to_owned(), "/hull-bench".to_owned()),
+        ];
+        let begun = Instant::now();
+        let child = Command::new(paths::hull())
+            .arg("daemon")
+            .envs(env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start hull daemon")?;
+        let hull = Self {
+            child,
+            env,
+            run_dir,
+        };
+        let socket = hull.run_dir.join("hull.sock");
+        loop {
+            let up = std::os::unix::net::UnixStream::connect(&socket).is_ok()
+                && http::request(&socket, "GET", "/_ping", None).status == 200;
+            if up {
+                return Ok((hull, begun.elapsed()));
+            }
+            if begun.elapsed() > Duration::from_secs(20) {
+                bail!("hull daemon does not answer");
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+    }
+
+    fn case(&self, args: &[&str]) -> Case {
+        let program = paths::hull().display().to_string();
+        let mut argv = vec![program.as_str()];
+        argv.extend_from_slice(args);
+        Case::new(&argv).env(&self.env)
+    }
+
+    fn stop(mut self) -> Result<()> {
+        Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Hull {
+    fn drop(&mut self) {
+        // Harmless if it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn names(n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("bench-{i}")).collect()
+}
+
+/// Has as many sleeping containers as `wanted`, starting from `have`.
+fn grow(case: impl Fn(&[&str]) -> Case, have: usize, wanted: usize) -> Result<()> {
+    for name in names(wanted).iter().skip(have) {
+        case(&["run", "-d", "--name", name, "busybox", "sleep", "100000"]).once()?;
+    }
+    Ok(())
+}
+
+fn shrink(case: impl Fn(&[&str]) -> Case, have: usize) -> Result<()> {
+    let names = names(have);
+    for part in names.chunks(50) {
+        let mut args = vec!["rm", "-f"];
+        args.extend(part.iter().map(String::as_str));
+        case(&args).once()?;
+    }
+    Ok(())
+}
+
+fn ratio(
+    name: &'static str,
+    what: &str,
+    hull: f64,
+    peer_name: &'static str,
+    peer: f64,
+    promised: f64,
+) -> Row {
+    Row {
+        name,
+        what: what.to_owned(),
+        hull,
+        peer_name,
+        peer,
+        factor: peer / hull,
+        promised,
+    }
+}
+
+fn main() -> Result<()> {
+    let dir = paths::target().join("bench");
+    std::fs::create_dir_all(&dir)?;
+    let archive = fixtures::busybox().display().to_string();
+    let bundle = Bundle::make(&dir, &fixtures::busybox_layer())?;
+    let (hull, _) = Hull::start(&dir)?;
+    let docker = Docker::start(&dir)?;
+    hull.case(&["load", "-i", &archive]).once()?;
+    docker.case(&["load", "-i", &archive]).once()?;
+    let mut rows = Vec::new();
+
+    let run = ["run", "--rm", "busybox", "true"];
+    let none = ["run", "--rm", "--network", "none", "busybox", "true"];
+    let times = interleaved(
+        &[
+            hull.case(&run),
+            docker.case(&run),
+            bundle.case(),
+            hull.case(&none),
+            docker.case(&none),
+        ],
+        ROUNDS,
+    )?;
+    let [h, d, r, hn, dn] = times[..] else {
+        bail!("five cases were measured")
+    };
+    rows.push(ratio(
+        "run",
+        "run --rm busybox true, ms",
+        h,
+        "docker",
+        d,
+        25.0,
+    ));
+    rows.push(ratio(
+        "runc",
+        "run --rm busybox true, ms",
+        h,
+        "runc run",
+        r,
+        2.0,
+    ));
+    rows.push(ratio(
+        "run-none",
+        "run --rm --network none, ms",
+        hn,
+        "docker",
+        dn,
+        35.0,
+    ));
+
+    grow(|a| hull.case(a), 0, 1)?;
+    grow(|a| docker.case(a), 0, 1)?;
+    let (exec, ps) = (["exec", "bench-0", "true"], ["ps"]);
+    let times = interleaved(
+        &[
+            hull.case(&exec),
+            docker.case(&exec),
+            hull.case(&ps),
+            docker.case(&ps),
+        ],
+        ROUNDS,
+    )?;
+    let [he, de, hp, dp] = times[..] else {
+        bail!("four cases were measured")
+    };
+    rows.push(ratio("exec", "exec true, ms", he, "docker", de, 15.0));
+    rows.push(ratio("ps", "ps, ms", hp, "docker", dp, 5.0));
+
+    let mut at_once = (0..3)
+        .map(|_| hull.case(&run).at_once(PARALLEL))
+        .collect::<Result<Vec<_>>>()?;
+    let hull_rate = PARALLEL as f64 / (median_ms(&mut at_once) / 1e3);
+    let docker_rate = PARALLEL as f64 / docker.case(&run).at_once(PARALLEL)?.as_secs_f64();
+    rows.push(Row {
+        name: "parallel",
+        what: format!("{PARALLEL} run --rm at once, per second"),
+        hull: hull_rate,
+        peer_name: "docker",
+        peer: docker_rate,
+        factor: hull_rate / docker_rate,
+        promised: 25.0,
+    });
+
+    grow(|a| hull.case(a), 1, CROWD)?;
+    grow(|a| docker.case(a), 1, CROWD)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let run_dir = hull.run_dir.display().to_string();
+    let shims = processes(&["hull-shim", &run_dir]);
+    let shim =
+        shims.iter().map(|p| pss_kib(*p)).sum::<u64>() as f64 / shims.len().max(1) as f64 / 1024.0;
+    let daemon = pss_kib(hull.child.id()) as f64 / 1024.0;
+    let exec_root = format!("/tmp/hull-bench-{}", std::process::id());
+    let containerd = processes(&["containerd", &exec_root]);
+    let (mut peers, mut engine) = (Vec::new(), pss_kib(docker.pid()));
+    for pid in containerd {
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if line.contains("containerd-shim") {
+            peers.push(pss_kib(pid))
+        } else {
+            engine += pss_kib(pid)
+        }
+    }
+    let peer_shim = peers.iter().sum::<u64>() as f64 / peers.len().max(1) as f64 / 1024.0;
+    let engine = engine as f64 / 1024.0;
+    rows.push(ratio(
+        "memory-daemon",
+        "daemon with 50 containers, MiB PSS",
+        daemon,
+        "dockerd+containerd",
+        engine,
+        engine / 25.0,
+    ));
+    rows.push(ratio(
+        "memory-shim",
+        "each shim, MiB PSS",
+        shim,
+        "containerd-shim",
+        peer_shim,
+        peer_shim,
+    ));
+    shrink(|a| docker.case(a), CROWD)?;
+    drop(docker);
+    shrink(|a| hull.case(a), CROWD)?;
+
+    grow(|a| hull.case(a), 0, FEW)?;
+    let few = interleaved(&[hull.case(&run)], ROUNDS)?;
+    grow(|a| hull.case(a), FEW, MANY)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let many = interleaved(&[hull.case(&run)], ROUNDS)?;
+    shrink(|a| hull.case(a), MANY)?;
+    let (few, many) = (few[0], many[0]);
+    rows.push(ratio(
+        "crowd",
+        "run --rm beside 500 containers, ms",
+        many,
+        "beside 5",
+        few,
+        1.0 / 1.3,
+    ));
+
+    let mut starts = Vec::new();
+    hull.stop()?;
+    for _ in 0..ROUNDS {
+        let (hull, took) = Hull::start(&dir)?;
+        starts.push(took);
+        hull.stop()?;
+    }
+    let start = median_ms(&mut starts);
+    rows.push(ratio(
+        "daemon-start",
+        "daemon start to first reply, ms",
+        start,
+        "the promise",
+        50.0,
+        1.0,
+    ));
+
+    write(&dir, "start", &rows)?;
+    let mut out = std::io::stdout().lock();
+    std::io::Write::write_all(&mut out, table(&rows).as_bytes())?;
+    clean(&dir)?;
+    Ok(())
+}
+
+/// Removes what the daemons of the bench made on the host.
+fn clean(dir: &Path) -> Result<()> {
+    let _ = std::fs::remove_dir_all(dir.join("hull"));
+    let _ = std::fs::remove_dir_all(format!("/tmp/hull-bench-run-{}", std::process::id()));
+    for args in [
+        ["ip", "link", "del", "hullbench0", "", ""],
+        ["nft", "delete", "table", "ip", "hull-hullbench0", ""],
+    ] {
+        let args: Vec<&str> = args.into_iter().filter(|a| !a.is_empty()).collect();
+        Command::new(args[0])
+            .args(&args[1..])
+            .stderr(Stdio::null())
+            .status()?;
+    }
+    for entry in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
+        let _ = std::fs::remove_dir(entry.path().join("hull-bench"));
+    }
+    let _ = std::fs::remove_dir("/sys/fs/cgroup/hull-bench");
+    Ok(())
+}
