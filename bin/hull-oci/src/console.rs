@@ -58,6 +58,13 @@ impl Drop for Raw {
     }
 }
 
+/// Rows and columns of our own terminal, for a program that asks before anything is relayed.
+pub(crate) fn own_size() -> Option<(u16, u16)> {
+    tty::size(rustix::stdio::stdin())
+        .ok()
+        .map(|size| (size.ws_row, size.ws_col))
+}
+
 /// Gives the container's terminal the size of ours.
 pub(crate) fn copy_size(terminal: &OwnedFd) {
     if let Ok(size) = tty::size(rustix::stdio::stdin()) {

@@ -49,7 +49,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
         bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
     }
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
-    let translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
+    let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
     for warning in &translated.warnings {
         log.warn(warning);
     }
@@ -58,6 +58,10 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
         manner.detached,
         args.console_socket.as_deref(),
     )?;
+    if translated.plan.process.tty && !manner.detached {
+        let given = translated.plan.process.console_size;
+        translated.plan.process.console_size = given.or_else(console::own_size);
+    }
     let host = Host::detect()?;
     let entry = store.create(&args.id)?;
     match launch_in(args, &host, &translated, &entry, log, manner) {

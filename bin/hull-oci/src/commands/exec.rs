@@ -35,8 +35,11 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         Status::Paused => bail!("cannot exec in a paused container: resume it first"),
         Status::Created | Status::Running => {}
     }
-    let plan = plan(args, &record, log)?;
+    let mut plan = plan(args, &record, log)?;
     console::check(plan.tty, args.detach, args.console_socket.as_deref())?;
+    if plan.tty && !args.detach {
+        plan.console_size = plan.console_size.or_else(console::own_size);
+    }
     let socket = args
         .console_socket
         .as_deref()
