@@ -23,6 +23,7 @@ mod ports;
 mod route;
 mod rule;
 mod table;
+mod turn;
 mod types;
 
 pub use addr::AddressError;

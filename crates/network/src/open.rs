@@ -18,6 +18,7 @@ use crate::nft;
 use crate::ports::PortTable;
 use crate::route::{Link, Route};
 use crate::table::Table;
+use crate::turn;
 use crate::types::{MacAddress, Subnet};
 
 /// IFNAMSIZ less the zero byte.
@@ -55,7 +56,9 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
     let mut warnings = Vec::new();
     let mut route = Route::open().map_err(kernel("open a socket"))?;
 
+    let turn = turn::take();
     let (bridge_index, subnet) = bridge(config, live, &mut route, &mut warnings)?;
+    drop(turn);
     warnings.extend(host::prepare_bridge(&config.bridge));
     if let Err(error) = host::enable_forwarding() {
         warnings.push(format!(

@@ -233,6 +233,31 @@ fn subnet_avoids_the_hosts_routes_addresses_and_name_servers() {
 }
 
 #[test]
+fn networks_opened_at_once_choose_different_subnets() {
+    let world = World::new();
+    let open = |number: usize| {
+        let config = NetworkConfig {
+            pool_size: 1,
+            ..NetworkConfig::new(&format!("hull{number}"))
+        };
+        world.open_with(&config, &[])
+    };
+    let networks: Vec<_> = std::thread::scope(|scope| {
+        let start = |number| scope.spawn(move || open(number));
+        let threads: Vec<_> = (0..8).map(start).collect();
+        let joined = threads.into_iter();
+        joined.map(|thread| thread.join().expect("open")).collect()
+    });
+    let mut subnets: Vec<_> = networks
+        .iter()
+        .map(|network| network.info().subnet)
+        .collect();
+    subnets.sort();
+    subnets.dedup();
+    assert_eq!(subnets.len(), 8, "{subnets:?}");
+}
+
+#[test]
 fn tables_of_others_are_left_alone_and_a_flushed_one_comes_back() {
     let world = World::new();
     command(&world.host, "nft", "add table ip theirs");
