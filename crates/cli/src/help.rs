@@ -182,7 +182,7 @@ fn list(out: &mut String, rows: &[(&str, &str)]) {
         let _ = writeln!(
             out,
             "  {name:width$}{}",
-            about.lines().next().unwrap_or_default()
+            about.split(". ").next().unwrap_or_default()
         );
     }
 }

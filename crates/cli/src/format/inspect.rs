@@ -22,9 +22,9 @@ pub(crate) fn indent(json: &[u8], margin: usize) -> String {
     let text = String::from_utf8_lossy(json);
     let mut out = String::with_capacity(text.len() * 2);
     let mut depth = 0usize;
-    let mut chars = text.chars().filter_outside_strings();
+    let chars = text.chars().filter_outside_strings();
     let mut pending_open = false;
-    while let Some((c, in_string)) = chars.next() {
+    for (c, in_string) in chars {
         if in_string {
             if pending_open {
                 line(&mut out, depth, margin);

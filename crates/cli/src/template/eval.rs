@@ -145,7 +145,7 @@ impl<'a> Evaluator<'a> {
             Value::Int(count) if count <= MAX_COUNT => (0..count)
                 .map(|index| (Value::Int(index), Value::Int(index)))
                 .collect(),
-            Value::Nil | Value::NoValue => Vec::new(),
+            Value::Nil | Value::Missing => Vec::new(),
             other => {
                 return Err(self.fail(
                     over,
@@ -408,9 +408,9 @@ impl<'a> Evaluator<'a> {
                             format!("map has no entry for key \"{field}\""),
                         ));
                     }
-                    (None, None, MissingKey::NoValue) => Value::NoValue,
+                    (None, None, MissingKey::NoValue) => Value::Missing,
                 },
-                Value::Nil | Value::NoValue => {
+                Value::Nil | Value::Missing => {
                     return Err(self.fail(
                         pipeline,
                         &term_text(term),

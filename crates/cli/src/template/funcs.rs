@@ -83,7 +83,7 @@ pub(super) fn call(name: &str, arguments: &[Value], mode: Mode) -> Result<Value,
             Value::Str(text) => Ok(Value::Int(text.len() as i64)),
             Value::List(items) => Ok(Value::Int(items.len() as i64)),
             Value::Map(map) => Ok(Value::Int(map.entries.len() as i64)),
-            Value::Nil | Value::NoValue => Ok(Value::Int(0)),
+            Value::Nil | Value::Missing => Ok(Value::Int(0)),
             other => Err(format!("len of type {}", other.kind())),
         },
         ("index", [value, keys @ ..]) => index(value, keys),
@@ -124,7 +124,7 @@ pub(super) fn call(name: &str, arguments: &[Value], mode: Mode) -> Result<Value,
                         .collect::<Vec<_>>()
                         .join(separator),
                 )),
-                Value::Nil | Value::NoValue => Ok(Value::Str(String::new())),
+                Value::Nil | Value::Missing => Ok(Value::Str(String::new())),
                 other => Err(format!(
                     "wrong type for value; expected []string; got {}",
                     other.kind()
@@ -172,7 +172,7 @@ fn header(name: &str, arguments: &[Value]) -> Option<Value> {
 fn string(value: &Value) -> Result<&str, String> {
     match value {
         Value::Str(text) => Ok(text),
-        Value::Nil | Value::NoValue => Ok(""),
+        Value::Nil | Value::Missing => Ok(""),
         other => Err(format!(
             "wrong type for value; expected string; got {}",
             other.kind()
@@ -182,8 +182,8 @@ fn string(value: &Value) -> Result<&str, String> {
 
 fn equal(a: &Value, b: &Value) -> Result<bool, String> {
     match (a, b) {
-        (Value::Nil | Value::NoValue, Value::Nil | Value::NoValue) => Ok(true),
-        (Value::Nil | Value::NoValue, _) | (_, Value::Nil | Value::NoValue) => Ok(false),
+        (Value::Nil | Value::Missing, Value::Nil | Value::Missing) => Ok(true),
+        (Value::Nil | Value::Missing, _) | (_, Value::Nil | Value::Missing) => Ok(false),
         (Value::List(_) | Value::Map(_), _) | (_, Value::List(_) | Value::Map(_)) => {
             Err("non-comparable type".to_owned())
         }
@@ -222,7 +222,7 @@ fn index(value: &Value, keys: &[Value]) -> Result<Value, String> {
             (Value::Map(_), other) => {
                 return Err(format!("value has type {}; should be string", other.kind()));
             }
-            (Value::Nil | Value::NoValue, _) => return Err("index of untyped nil".to_owned()),
+            (Value::Nil | Value::Missing, _) => return Err("index of untyped nil".to_owned()),
             (other, _) => return Err(format!("can't index item of type {}", other.kind())),
         };
     }

@@ -103,14 +103,14 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>, TemplateError> {
     };
     let (nodes, end) = parser.nodes()?;
     match end {
-        End::Source => Ok(nodes),
-        End::End(line) => Err(TemplateError::parse(line, "unexpected {{end}}")),
-        End::Else { line, .. } => Err(TemplateError::parse(line, "unexpected {{else}}")),
+        Stop::Source => Ok(nodes),
+        Stop::End(line) => Err(TemplateError::parse(line, "unexpected {{end}}")),
+        Stop::Else { line, .. } => Err(TemplateError::parse(line, "unexpected {{else}}")),
     }
 }
 
 /// What stopped a list of nodes.
-enum End {
+enum Stop {
     Source,
     End(usize),
     Else {
@@ -128,7 +128,7 @@ struct Parser {
 }
 
 impl Parser {
-    fn nodes(&mut self) -> Result<(Vec<Node>, End), TemplateError> {
+    fn nodes(&mut self) -> Result<(Vec<Node>, Stop), TemplateError> {
         let mut nodes = Vec::new();
         while let Some(piece) = self.pieces.next() {
             let (mut tokens, line, column) = match piece {
@@ -149,12 +149,12 @@ impl Parser {
                 None => return Err(TemplateError::parse(line, "missing value for command")),
             };
             match keyword.as_str() {
-                "end" => return Ok((nodes, End::End(line))),
+                "end" => return Ok((nodes, Stop::End(line))),
                 "else" => {
                     tokens.remove(0);
                     return Ok((
                         nodes,
-                        End::Else {
+                        Stop::Else {
                             tokens,
                             line,
                             column,
@@ -187,7 +187,7 @@ impl Parser {
                 _ => nodes.push(Node::Print(pipeline(tokens, line, column)?)),
             }
         }
-        Ok((nodes, End::Source))
+        Ok((nodes, Stop::Source))
     }
 
     fn block(
@@ -219,9 +219,9 @@ impl Parser {
             self.loops -= 1;
         }
         let otherwise = match end {
-            End::Source => return Err(TemplateError::parse(self.last_line, "unexpected EOF")),
-            End::End(_) => Vec::new(),
-            End::Else {
+            Stop::Source => return Err(TemplateError::parse(self.last_line, "unexpected EOF")),
+            Stop::End(_) => Vec::new(),
+            Stop::Else {
                 mut tokens,
                 line,
                 column,
@@ -229,11 +229,11 @@ impl Parser {
                 if tokens.is_empty() {
                     let (otherwise, end) = self.nodes()?;
                     match end {
-                        End::End(_) => otherwise,
-                        End::Else { line, .. } => {
+                        Stop::End(_) => otherwise,
+                        Stop::Else { line, .. } => {
                             return Err(TemplateError::parse(line, "unexpected {{else}}"));
                         }
-                        End::Source => {
+                        Stop::Source => {
                             return Err(TemplateError::parse(self.last_line, "unexpected EOF"));
                         }
                     }

@@ -149,7 +149,7 @@ fn verb_text(verb: char, value: &Value, flags: &Flags, precision: Option<usize>)
         ('e', Value::Float(number)) => format!("{number:.*e}", precision.unwrap_or(6)),
         ('t', Value::Bool(truth)) => truth.to_string(),
         ('T', value) => value.kind().to_owned(),
-        (verb, Value::Nil | Value::NoValue) => format!("%!{verb}(<nil>)"),
+        (verb, Value::Nil | Value::Missing) => format!("%!{verb}(<nil>)"),
         (verb, value) => format!("%!{verb}({}={})", value.kind(), value.display()),
     }
 }

@@ -14,7 +14,7 @@ pub(crate) enum Value {
     /// JSON null, Go's nil.
     Nil,
     /// What a missing map key yields; prints `<no value>`.
-    NoValue,
+    Missing,
     /// A boolean.
     Bool(bool),
     /// An integer.
@@ -130,7 +130,7 @@ impl Value {
     /// Go's truth: false, 0, "", nil and empty collections are false.
     pub(crate) fn truth(&self) -> bool {
         match self {
-            Self::Nil | Self::NoValue => false,
+            Self::Nil | Self::Missing => false,
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -143,7 +143,7 @@ impl Value {
     /// What Go calls the type, for errors.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Nil | Self::NoValue => "nil",
+            Self::Nil | Self::Missing => "nil",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
             Self::Float(_) => "float64",
@@ -167,7 +167,7 @@ impl Value {
         }
         match self {
             Self::Nil => out.push_str("<nil>"),
-            Self::NoValue => out.push_str("<no value>"),
+            Self::Missing => out.push_str("<no value>"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => {
                 let _ = write!(out, "{value}");
@@ -212,7 +212,7 @@ impl Value {
             return;
         }
         match self {
-            Self::Nil | Self::NoValue => out.push_str("null"),
+            Self::Nil | Self::Missing => out.push_str("null"),
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => {
                 let _ = write!(out, "{value}");

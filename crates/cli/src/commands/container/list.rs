@@ -1,6 +1,7 @@
 //! `hull ps`: the list of containers.
 
 use clap::Args;
+use hull_api_types::container::ContainerSummary;
 use hull_client::ContainerListOptions;
 
 use crate::context::Context;
@@ -78,6 +79,11 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
         .iter()
         .map(|one| container::row(one, args.no_trunc, now))
         .collect();
+    if rows.is_empty() && format.is_some() {
+        // A template that does not fit is an error even where there is nothing to print.
+        let sample = [container::row(&ContainerSummary::default(), false, now)];
+        list::render(&container::LISTING, &sample, format, false)?;
+    }
     let listing = if args.size {
         container::LISTING_WITH_SIZE
     } else {

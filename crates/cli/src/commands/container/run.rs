@@ -116,14 +116,13 @@ pub(crate) async fn attach_and_start(
         logs: false,
         detach_keys: copying.detach_keys.clone(),
     };
-    let connection = client
-        .container_attach(id, &options)
-        .await
-        .map_err(|error| CliError::from(error).of_options("run"))?;
-    let mut exit = client
-        .container_wait_begin(id, condition)
-        .await
-        .map_err(|error| CliError::from(error).of_options("run"))?;
+    // Both must be in place before the start, so that no output and no exit is missed.
+    let (connection, exit) = tokio::join!(
+        client.container_attach(id, &options),
+        client.container_wait_begin(id, condition)
+    );
+    let connection = connection.map_err(|error| CliError::from(error).of_options("run"))?;
+    let mut exit = exit.map_err(|error| CliError::from(error).of_options("run"))?;
     if let Err(error) = client
         .container_start(id, copying.detach_keys.as_deref())
         .await

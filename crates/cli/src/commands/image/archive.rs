@@ -37,7 +37,7 @@ pub(crate) fn upload(path: Option<&str>) -> Result<Upload, CliError> {
             if metadata.is_dir() {
                 return Err(CliError::new(format!("read {path}: is a directory")));
             }
-            let total = metadata.is_file().then(|| metadata.len());
+            let total = metadata.is_file().then_some(metadata.len());
             (Box::new(file), total)
         }
         None => (Box::new(std::io::stdin()), None),

@@ -62,87 +62,90 @@ async fn run(context: &Context, args: InfoArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
+/// Rows of `name: value`, indented by blanks.
+#[derive(Default)]
+struct Rows(String);
+
+impl Rows {
+    fn row(&mut self, indent: usize, name: &str, value: &dyn std::fmt::Display) {
+        let _ = writeln!(self.0, "{:indent$}{name}: {value}", "");
+    }
+
+    fn title(&mut self, text: &str) {
+        self.0.push_str(text);
+        self.0.push('\n');
+    }
+}
+
 /// The server's part.
 fn text(info: &Info) -> String {
-    let mut out = String::new();
-    let mut row = |indent: usize, name: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(out, "{:indent$}{name}: {value}", "");
-    };
-    row(1, "Containers", &info.containers);
-    row(2, "Running", &info.containers_running);
-    row(2, "Paused", &info.containers_paused);
-    row(2, "Stopped", &info.containers_stopped);
-    row(1, "Images", &info.images);
-    row(1, "Server Version", &info.server_version);
-    row(1, "Storage Driver", &info.driver);
+    let mut out = Rows::default();
+    out.row(1, "Containers", &info.containers);
+    out.row(2, "Running", &info.containers_running);
+    out.row(2, "Paused", &info.containers_paused);
+    out.row(2, "Stopped", &info.containers_stopped);
+    out.row(1, "Images", &info.images);
+    out.row(1, "Server Version", &info.server_version);
+    out.row(1, "Storage Driver", &info.driver);
     for [name, value] in &info.driver_status {
-        row(2, name, value);
+        out.row(2, name, value);
     }
-    row(1, "Logging Driver", &info.logging_driver);
-    row(1, "Cgroup Driver", &info.cgroup_driver);
+    out.row(1, "Logging Driver", &info.logging_driver);
+    out.row(1, "Cgroup Driver", &info.cgroup_driver);
     if !info.cgroup_version.is_empty() {
-        row(1, "Cgroup Version", &info.cgroup_version);
+        out.row(1, "Cgroup Version", &info.cgroup_version);
     }
-    let _ = writeln!(out, " Plugins:");
-    let mut row = |indent: usize, name: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(out, "{:indent$}{name}: {value}", "");
-    };
-    row(2, "Volume", &info.plugins.volume.join(" "));
-    row(2, "Network", &info.plugins.network.join(" "));
-    row(2, "Log", &info.plugins.log.join(" "));
-    row(1, "Swarm", &info.swarm.local_node_state);
-    row(
+    out.title(" Plugins:");
+    out.row(2, "Volume", &info.plugins.volume.join(" "));
+    out.row(2, "Network", &info.plugins.network.join(" "));
+    out.row(2, "Log", &info.plugins.log.join(" "));
+    out.row(1, "Swarm", &info.swarm.local_node_state);
+    out.row(
         1,
         "Runtimes",
         &info.runtimes.keys().cloned().collect::<Vec<_>>().join(" "),
     );
-    row(1, "Default Runtime", &info.default_runtime);
+    out.row(1, "Default Runtime", &info.default_runtime);
     if !info.isolation.is_empty() {
-        row(1, "Default Isolation", &info.isolation);
+        out.row(1, "Default Isolation", &info.isolation);
     }
-    row(1, "Init Binary", &info.init_binary);
+    out.row(1, "Init Binary", &info.init_binary);
     if !info.security_options.is_empty() {
-        let _ = writeln!(out, " Security Options:");
+        out.title(" Security Options:");
         for option in &info.security_options {
             let mut parts = option.split(',');
             let name = parts
                 .next()
                 .map_or("", |name| name.strip_prefix("name=").unwrap_or(name));
-            let _ = writeln!(out, "  {name}");
+            out.title(&format!("  {name}"));
             for (key, value) in parts.filter_map(|part| part.split_once('=')) {
                 let key = if key == "profile" { "Profile" } else { key };
-                let _ = writeln!(out, "   {key}: {value}");
+                out.title(&format!("   {key}: {value}"));
             }
         }
     }
-    let mut row = |indent: usize, name: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(out, "{:indent$}{name}: {value}", "");
-    };
-    row(1, "Kernel Version", &info.kernel_version);
-    row(1, "Operating System", &info.operating_system);
-    row(1, "OSType", &info.os_type);
-    row(1, "Architecture", &info.architecture);
-    row(1, "CPUs", &info.ncpu);
-    row(
+    out.row(1, "Kernel Version", &info.kernel_version);
+    out.row(1, "Operating System", &info.operating_system);
+    out.row(1, "OSType", &info.os_type);
+    out.row(1, "Architecture", &info.architecture);
+    out.row(1, "CPUs", &info.ncpu);
+    out.row(
         1,
         "Total Memory",
         &human::binary_size(info.mem_total as f64),
     );
-    row(1, "Name", &info.name);
-    row(1, "ID", &info.id);
-    row(1, "Docker Root Dir", &info.docker_root_dir);
-    row(1, "Debug Mode", &info.debug);
+    out.row(1, "Name", &info.name);
+    out.row(1, "ID", &info.id);
+    out.row(1, "Docker Root Dir", &info.docker_root_dir);
+    out.row(1, "Debug Mode", &info.debug);
     if !info.labels.is_empty() {
-        let _ = writeln!(out, " Labels:");
+        out.title(" Labels:");
         for label in &info.labels {
-            let _ = writeln!(out, "  {label}");
+            out.title(&format!("  {label}"));
         }
     }
-    let mut row = |indent: usize, name: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(out, "{:indent$}{name}: {value}", "");
-    };
-    row(1, "Experimental", &info.experimental_build);
-    row(1, "Live Restore Enabled", &info.live_restore_enabled);
-    out.push('\n');
-    out
+    out.row(1, "Experimental", &info.experimental_build);
+    out.row(1, "Live Restore Enabled", &info.live_restore_enabled);
+    out.title("");
+    out.0
 }
