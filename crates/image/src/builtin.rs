@@ -138,25 +138,10 @@ impl ImageStore {
         {
             return Ok(image);
         }
-        let config = ImageConfig {
-            config: RunConfig {
-                cmd: vec!["/bin/sh".into()],
-                env: vec![PATH.into()],
-                working_dir: "/".into(),
-                ..RunConfig::default()
-            },
-            history: vec![History {
-                created: Some(EPOCH.into()),
-                created_by: Some("the host's own root file system".into()),
-                empty_layer: true,
-                ..History::default()
-            }],
-            ..base_config()
-        };
         commit_one(
             self.begin()?,
             NewImage {
-                config: config_bytes(&config)?,
+                config: host_config()?,
                 root: RootKind::Host,
                 source_stamp: Some(HOST.into()),
                 names: vec![name],
@@ -174,6 +159,26 @@ fn commit_one(
     images
         .pop()
         .ok_or_else(|| StoreError::not_found(HELLO).into())
+}
+
+/// Configuration of the image `host`. An archive that brings the same document would share its id
+/// and with it the host's root, so the store refuses it from others.
+pub(crate) fn host_config() -> Result<Vec<u8>, StoreError> {
+    config_bytes(&ImageConfig {
+        config: RunConfig {
+            cmd: vec!["/bin/sh".into()],
+            env: vec![PATH.into()],
+            working_dir: "/".into(),
+            ..RunConfig::default()
+        },
+        history: vec![History {
+            created: Some(EPOCH.into()),
+            created_by: Some("the host's own root file system".into()),
+            empty_layer: true,
+            ..History::default()
+        }],
+        ..base_config()
+    })
 }
 
 fn base_config() -> ImageConfig {

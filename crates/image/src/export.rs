@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
@@ -16,6 +16,9 @@ use crate::tar::{Kind, Mtime, TarWriter, WriteEntry};
 
 /// Largest attribute value, and list of names, that Linux knows.
 const XATTR_BYTES: usize = 64 << 10;
+
+/// Pieces in which contents are read and headers gathered.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// Why a tree could not be exported.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +49,9 @@ impl From<ExportError> for hull_model::Error {
 /// See [`ExportError`].
 pub fn export_tree(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ExportError> {
     let mut export = Export {
-        tar: TarWriter::new(out),
+        tar: TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out)),
         seen: HashMap::new(),
-        buffer: vec![0; 256 << 10],
+        buffer: vec![0; BUFFER_BYTES],
     };
     let first = openat(root, ".", dir_flags(), Mode::empty()).map_err(|e| read(b"/", e))?;
     let mut stack = vec![Frame::open(first, Vec::new())?];
@@ -96,7 +99,7 @@ impl Frame {
 }
 
 struct Export<'a> {
-    tar: TarWriter<&'a mut dyn Write>,
+    tar: TarWriter<BufWriter<&'a mut dyn Write>>,
     /// First path of each inode that has several.
     seen: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,

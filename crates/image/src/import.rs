@@ -63,7 +63,7 @@ impl ImageStore {
         let (diff_id, bytes) =
             transaction.ingest_stream("import", input, Expectation::default(), progress)?;
         if bytes == 0 {
-            return Err(LoadError::Corrupt("it is empty".into()));
+            return Err(LoadError::Empty);
         }
         config.rootfs = RootFs {
             diff_ids: vec![diff_id],

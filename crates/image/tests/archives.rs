@@ -13,7 +13,8 @@ use hull_image::archive::LoadProgress;
 use hull_image::export::export_tree;
 use hull_image::hash::digest_of;
 use hull_image::import::ImportOptions;
-use hull_image::store::{ImageUser, RemoveOptions, Removed};
+use hull_image::store::{ImageUser, LayerJob, LayerSource, RemoveOptions, Removed};
+use hull_image::unpack::Expectation;
 use hull_image::{ImageStore, RootKind, StoreError};
 use hull_model::Reference;
 
@@ -132,6 +133,9 @@ fn load_with_a_wrong_digest_or_missing_parts_is_refused() {
         (Tar::new().file("x", "y").bytes(), "not an image archive"),
         (b"garbage".repeat(1000), "not a tar archive"),
         (archive[..2000].to_vec(), "truncated"),
+        // Between two members, where the tar itself shows no damage.
+        (archive[..archive.len() - 2048].to_vec(), "truncated"),
+        (Vec::new(), "empty"),
     ] {
         let text = chain(f.store.load(&mut &archive[..], None, &|_| {}).unwrap_err());
         assert!(text.contains(words), "{text:?} lacks {words:?}");
@@ -498,6 +502,17 @@ fn builtin_images_are_made_once_and_anew_when_the_binary_changes() {
     assert_eq!(host.record.root, RootKind::Host);
     assert!(host.record.layers().is_empty());
     assert_eq!(f.store.ensure_host().unwrap(), host);
+    // An archive with the same configuration would share the id, and so the host's root.
+    let config = f.store.config_bytes(&host.id()).unwrap();
+    let archive = Tar::new()
+        .file("c", std::str::from_utf8(&config).unwrap())
+        .file(
+            "manifest.json",
+            r#"[{"Config":"c","RepoTags":["evil:1"],"Layers":[]}]"#,
+        )
+        .bytes();
+    assert!(g.store.load(&mut &archive[..], None, &|_| {}).is_err());
+    assert!(f.store.load(&mut &archive[..], None, &|_| {}).is_err());
     let selected = f.store.select(&["host".to_owned()]).unwrap();
     assert!(f.store.save(&selected, &mut Vec::new()).is_err());
 }
@@ -524,4 +539,56 @@ fn two_loads_of_the_same_archive_at_once_both_succeed() {
                 .unwrap();
         }
     }
+}
+
+/// A layer as a registry will bring it: a packed stream with the digest of the packed bytes.
+struct Remote(Vec<u8>);
+
+impl LayerSource for Remote {
+    fn name(&self) -> String {
+        "remote".into()
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn open(&self) -> std::io::Result<Box<dyn std::io::Read + Send + '_>> {
+        Ok(Box::new(&self.0[..]))
+    }
+}
+
+#[test]
+fn layers_from_another_source_are_verified_packed_and_unpacked() {
+    let f = Fixture::new();
+    let layer = Tar::new().file("a", "x").bytes();
+    let remote = Remote(gzip(&layer));
+    let packed = digest_of(&remote.0);
+    let ingest = |expect| {
+        let mut transaction = f.store.begin().unwrap();
+        let job = LayerJob {
+            source: &remote,
+            expect,
+        };
+        transaction.ingest(&[job], &|_| {})
+    };
+    let right = Expectation {
+        diff_id: Some(digest_of(&layer)),
+        packed: Some(packed),
+    };
+    assert_eq!(ingest(right).unwrap(), [digest_of(&layer)]);
+    for wrong in [
+        Expectation {
+            packed: Some(digest_of(b"other")),
+            ..right
+        },
+        Expectation {
+            diff_id: Some(digest_of(b"other")),
+            ..right
+        },
+    ] {
+        assert!(ingest(wrong).is_err());
+    }
+    // A transaction that is not committed leaves nothing.
+    f.assert_empty();
 }

@@ -61,6 +61,10 @@ impl ImageStore {
             oci::plans(&spool, platform.unwrap_or(&host))?
         } else if spool.has(legacy::REPOSITORIES) {
             legacy::plans(&spool)?
+        } else if spool.is_empty() {
+            return Err(LoadError::Empty);
+        } else if !spool.complete {
+            return Err(LoadError::Truncated);
         } else {
             return Err(LoadError::NoManifest);
         };

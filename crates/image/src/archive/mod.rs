@@ -15,7 +15,7 @@ use hull_model::{Digest, ErrorKind, Reference};
 pub use self::load::{LoadProgress, Loaded};
 pub use self::save::{SaveError, SaveImage};
 use crate::limits::LimitError;
-use crate::store::{IngestError, StoreError};
+use crate::store::{IngestError, StoreError, io_kind};
 use crate::tar::TarError;
 use crate::unpack::{PathProblem, UnpackError};
 
@@ -29,7 +29,7 @@ pub enum LoadError {
     #[error(transparent)]
     Tar(#[from] TarError),
     /// Temporary files cannot be written.
-    #[error("cannot store the archive's members: is the data directory full?")]
+    #[error("cannot store the archive's members")]
     Spool(#[source] io::Error),
     /// A member's name is not acceptable.
     #[error("refused archive member {name:?}: {problem}")]
@@ -42,6 +42,12 @@ pub enum LoadError {
     /// A bound was passed.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// There is nothing in it.
+    #[error("the archive is empty")]
+    Empty,
+    /// It ends without an end marker, before anything that says what it holds.
+    #[error("archive is truncated: it ends before its manifest")]
+    Truncated,
     /// It is a tar, but not of an image.
     #[error(
         "not an image archive: it has neither manifest.json nor index.json; a root file system is brought in by import"
@@ -103,26 +109,34 @@ pub enum LoadError {
 
 impl From<LoadError> for hull_model::Error {
     fn from(error: LoadError) -> Self {
-        let kind = match &error {
-            LoadError::Spool(_) => ErrorKind::Unavailable,
-            LoadError::Ingest(IngestError::Layer {
-                source: UnpackError::Io { source, .. },
-                ..
-            }) => unpack_kind(source),
-            LoadError::Ingest(IngestError::Store(_)) | LoadError::Store(_) => ErrorKind::Internal,
-            LoadError::Platform { .. } => ErrorKind::NotFound,
-            _ => ErrorKind::InvalidArgument,
-        };
-        crate::store::from_chain(kind, error)
+        match error {
+            // The store knows the kinds of its own failures.
+            LoadError::Store(error) | LoadError::Ingest(IngestError::Store(error)) => error.into(),
+            error => crate::store::from_chain(kind_of(&error), error),
+        }
     }
 }
 
-/// Names that are too long are the archive's fault, the rest is the host's.
-fn unpack_kind(source: &io::Error) -> ErrorKind {
-    match source.kind() {
-        io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput => ErrorKind::InvalidArgument,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
-        _ => ErrorKind::Internal,
+/// The archive's fault unless the host refused something.
+fn kind_of(error: &LoadError) -> ErrorKind {
+    match error {
+        LoadError::Spool(source) => io_kind(source),
+        LoadError::Platform { .. } => ErrorKind::NotFound,
+        LoadError::Ingest(IngestError::Layer { source, .. }) => match source {
+            UnpackError::Tar(TarError::Tap(source)) => io_kind(source),
+            // Names that the file system does not take.
+            UnpackError::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                ErrorKind::InvalidArgument
+            }
+            UnpackError::Io { source, .. } => io_kind(source),
+            _ => ErrorKind::InvalidArgument,
+        },
+        _ => ErrorKind::InvalidArgument,
     }
 }
 

@@ -2,7 +2,7 @@
 //! Docker 25 and later write it. Layers come out byte for byte as they went in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use hull_model::{Digest, ErrorKind, Reference};
 use serde::Serialize;
@@ -11,6 +11,8 @@ use crate::hash::{HashWriter, digest_of};
 use crate::store::{Image, ImageStore, RootKind, StoreError};
 use crate::tar::{Kind, TarWriter, WriteEntry};
 
+/// Small writes are gathered up to this size.
+const BUFFER_BYTES: usize = 256 << 10;
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -179,7 +181,7 @@ impl ImageStore {
             return Err(SaveError::Host(tags.join(", ")));
         }
         let mut archive = Archive {
-            tar: TarWriter::new(out),
+            tar: TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out)),
             written: BTreeSet::new(),
         };
         archive.dir("blobs/")?;
@@ -249,7 +251,7 @@ impl ImageStore {
 }
 
 struct Archive<'a> {
-    tar: TarWriter<&'a mut dyn Write>,
+    tar: TarWriter<BufWriter<&'a mut dyn Write>>,
     written: BTreeSet<Digest>,
 }
 

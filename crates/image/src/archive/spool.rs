@@ -47,6 +47,8 @@ struct Member {
 #[derive(Debug, Default)]
 pub(super) struct Spool {
     members: HashMap<Vec<u8>, Member>,
+    /// Whether the archive had an end marker.
+    pub(super) complete: bool,
 }
 
 impl Spool {
@@ -125,7 +127,12 @@ impl Spool {
             };
             spool.members.insert(name, member);
         }
+        spool.complete = tar.saw_end_marker();
         Ok(spool)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
     }
 
     fn find(&self, name: &[u8]) -> Option<&Member> {

@@ -106,11 +106,18 @@ impl From<StoreError> for hull_model::Error {
             StoreError::Ambiguous { .. } => ErrorKind::InvalidArgument,
             StoreError::Reference(source) => source.kind(),
             StoreError::Conflict(_) => ErrorKind::Conflict,
-            StoreError::Io { .. } | StoreError::Json { .. } | StoreError::LayerMissing(_) => {
-                ErrorKind::Internal
-            }
+            StoreError::Io { source, .. } => io_kind(source),
+            StoreError::Json { .. } | StoreError::LayerMissing(_) => ErrorKind::Internal,
         };
         from_chain(kind, error)
+    }
+}
+
+/// A full disk is no fault of ours.
+pub(crate) fn io_kind(source: &io::Error) -> ErrorKind {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
     }
 }
 

@@ -387,6 +387,12 @@ impl Transaction<'_> {
     fn write_image(&self, image: NewImage) -> Result<(ImageRecord, Vec<Reference>), StoreError> {
         let store = self.store;
         let id = digest_of(&image.config);
+        if image.root != RootKind::Host && image.config == crate::builtin::host_config()? {
+            return Err(StoreError::Conflict(format!(
+                "image {id} is the built-in image {} and cannot be brought in",
+                crate::builtin::HOST
+            )));
+        }
         let config: ImageConfig =
             parse_config(&image.config).map_err(|source| StoreError::Json {
                 path: store.image_file(&id),

@@ -38,6 +38,7 @@ pub struct TarReader<R, T> {
     left: u64,
     padding: u64,
     ended: bool,
+    end_marker: bool,
 }
 
 impl<R: BufRead, T: Tap> TarReader<R, T> {
@@ -50,12 +51,18 @@ impl<R: BufRead, T: Tap> TarReader<R, T> {
             left: 0,
             padding: 0,
             ended: false,
+            end_marker: false,
         }
     }
 
     /// Bytes consumed so far.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// True if the archive ended with zero blocks and not with the stream alone.
+    pub fn saw_end_marker(&self) -> bool {
+        self.end_marker
     }
 
     /// The sink of raw bytes.
@@ -100,7 +107,8 @@ impl<R: BufRead, T: Tap> TarReader<R, T> {
                 return self.finish();
             };
             if block.iter().all(|&b| b == 0) {
-                // One zero block ends the archive as well as two; more must not be data.
+                // One zero block ends the archive as well as two.
+                self.end_marker = true;
                 return self.finish();
             }
             let header = Header::parse(&block, at)?;

@@ -212,6 +212,10 @@ fn unpack_stream<R: BufRead>(
         unpacker.entry(&entry)?;
     }
     unpacker.tree.finish()?;
+    if !unpacker.reader.saw_end_marker() {
+        let text = "the archive has no end marker and may be truncated";
+        unpacker.tree.warn(text.into());
+    }
     let Unpacker {
         reader,
         tree,
