@@ -73,12 +73,6 @@ pub enum LaunchError {
         #[source]
         source: Errno,
     },
-    /// The child ended without saying why.
-    #[error("the process ended before it could run the program (status {status})")]
-    Vanished {
-        /// Its exit status.
-        status: i32,
-    },
 }
 
 impl LaunchError {
@@ -94,10 +88,16 @@ impl LaunchError {
                 ..
             } => ErrorKind::InvalidArgument,
             Self::Step { kind, .. } => *kind,
-            Self::Source { .. }
-            | Self::Prepare { .. }
-            | Self::Cgroup(_)
-            | Self::Vanished { .. } => ErrorKind::Internal,
+            // A value the kernel does not take, such as a processor that is not there.
+            Self::Cgroup(error)
+                if matches!(
+                    error.errno(),
+                    Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS)
+                ) =>
+            {
+                ErrorKind::InvalidArgument
+            }
+            Self::Source { .. } | Self::Prepare { .. } | Self::Cgroup(_) => ErrorKind::Internal,
         }
     }
 }

@@ -84,7 +84,7 @@ fn launch_in(
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
     for mount in &plan.mounts {
-        mounts.push(PreparedMount::prepare(mount, host, &views)?);
+        mounts.push(PreparedMount::prepare(mount, host, &views, descriptors)?);
     }
     let (stdio, terminal) = if plan.process.tty {
         let devpts = mounts

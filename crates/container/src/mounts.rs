@@ -107,6 +107,7 @@ impl PreparedMount {
         mount: &PlanMount,
         host: &Host,
         cgroup_views: &[hull_sys::cgroup::View],
+        descriptors: &[OwnedFd],
     ) -> Result<Self, LaunchError> {
         let target = Target::new(&mount.target)?;
         if target.is_root() {
@@ -127,6 +128,13 @@ impl PreparedMount {
                 let tree = mount::clone_tree(opened.as_fd(), c"", *recursive).map_err(fail)?;
                 late = set_bind_options(&tree, &mount.options, *recursive, host.features, fail)?;
                 Source::Detached(tree)
+            }
+            MountKind::Descriptor { fd } => {
+                let given = descriptors.get(*fd).and_then(|given| given.try_clone().ok());
+                let given = given.ok_or_else(|| {
+                    LaunchError::Plan(format!("no descriptor {fd} was sent for {}", mount.target))
+                })?;
+                Source::Detached(given)
             }
             MountKind::Tmpfs { data } => Source::Detached(tmpfs(data, attributes)?),
             MountKind::Devpts => Source::Detached(devpts(attributes)?),
@@ -168,7 +176,7 @@ impl PreparedMount {
                 ..MountOptions::default()
             },
         };
-        Self::prepare(&bind, host, &[])
+        Self::prepare(&bind, host, &[], &[])
     }
 
     /// Attaches it beneath `root`. Runs in the child.

@@ -156,6 +156,9 @@ impl Databases {
         for group in add {
             groups.push(self.gid(group)?);
         }
+        // The own group, too: else `chmod g-rwx` would not keep a process out that has left it for
+        // a supplementary one (CVE-2022-36109).
+        groups.push(gid);
         let mut seen = std::collections::BTreeSet::new();
         groups.retain(|gid| seen.insert(*gid));
         groups.truncate(MAX_GROUPS);

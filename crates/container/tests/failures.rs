@@ -125,3 +125,13 @@ fn launch_no_command_is_refused() {
     plan.process.args.clear();
     assert_eq!(failure(&fixture, &plan).to_string(), "no command specified");
 }
+
+#[test]
+fn launch_processor_that_is_not_there_is_the_request_s_fault() {
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan("true");
+    plan.cgroup.resources.cpuset_cpus = Some("4000".to_owned());
+    let error = failure(&fixture, &plan);
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("cpuset.cpus"), "{error}");
+}

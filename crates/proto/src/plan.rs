@@ -133,6 +133,11 @@ pub enum MountKind {
         /// With the mounts below it.
         recursive: bool,
     },
+    /// A detached mount: the descriptor with this index among those sent along.
+    Descriptor {
+        /// Index.
+        fd: usize,
+    },
     /// A tmpfs.
     Tmpfs {
         /// Options of the file system, such as `size=65536k,mode=1777`.

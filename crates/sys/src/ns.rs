@@ -38,6 +38,22 @@ pub fn open(pid: Pid, name: &str) -> Result<OwnedFd> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// A detached copy of a mount in the mount namespace of another process, found by its path there.
+/// Works on a thread of its own, since a thread that shares its folders with others must not move.
+///
+/// # Errors
+/// `ESRCH` if the process is gone, `ENOENT` if there is no such path, `EPERM`.
+pub fn clone_mount_of(pidfd: OwnedFd, path: std::ffi::CString) -> Result<OwnedFd> {
+    let work = move || {
+        // SAFETY: unsharing CLONE_FS gives this thread folders of its own; nobody else has them.
+        check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_FS) })?;
+        join(&pidfd, Namespaces::MOUNT)?;
+        crate::mount::clone_tree(rustix::fs::CWD, &path, false)
+    };
+    let thread = std::thread::Builder::new().name("hull-mount".to_owned()).spawn(work);
+    thread.map_err(|_| crate::Errno::AGAIN)?.join().map_err(|_| crate::Errno::IO)?
+}
+
 /// Sets the loopback interface of the caller's network namespace up: a new one has it down.
 ///
 /// # Errors

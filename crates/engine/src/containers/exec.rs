@@ -220,7 +220,7 @@ impl Engine {
         };
         let mut process = plan::base_process(&record.spec)?;
         process.args.clone_from(&spec.cmd);
-        process.env = plan::environment(&record.spec);
+        process.env = plan::environment(&record);
         if spec.tty && !record.spec.tty {
             plan::set_env(&mut process.env, "TERM=xterm");
         }

@@ -50,7 +50,7 @@ pub(crate) struct Surroundings<'a> {
     /// /etc/hosts, /etc/hostname and /etc/resolv.conf: folder that holds them, if they are ours.
     pub files: Option<&'a Path>,
     /// /dev/shm of another container or the host, with `--ipc`.
-    pub foreign_shm: Option<PathBuf>,
+    pub foreign_shm: Option<MountKind>,
     /// Parent control group.
     pub cgroup_parent: &'a str,
     /// Our init.
@@ -77,7 +77,7 @@ pub(crate) fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Resu
         rules.push(devices::parse_rule(rule)?);
     }
     check_sysctls(spec)?;
-    let process = process(spec)?;
+    let process = process(record)?;
     let private_uts = around.namespaces.uts == Namespace::New;
     Ok(LaunchPlan {
         id: record.id.clone(),
@@ -140,7 +140,8 @@ pub(crate) fn hostname(record: &ContainerRecord) -> String {
 }
 
 /// The first process.
-fn process(spec: &ContainerSpec) -> Result<ProcessPlan> {
+fn process(record: &ContainerRecord) -> Result<ProcessPlan> {
+    let spec = &record.spec;
     let args: Vec<String> = spec.entrypoint.iter().chain(&spec.cmd).cloned().collect();
     if args.first().is_none_or(String::is_empty) {
         return Err(Error::invalid(
@@ -149,7 +150,7 @@ fn process(spec: &ContainerSpec) -> Result<ProcessPlan> {
     }
     let mut process = base_process(spec)?;
     process.args = args;
-    process.env = environment(spec);
+    process.env = environment(record);
     process.tty = spec.tty;
     process.oom_score_adj = spec.oom_score_adj;
     process.seccomp = seccomp(spec);
@@ -184,8 +185,12 @@ pub(crate) fn base_process(spec: &ContainerSpec) -> Result<ProcessPlan> {
 }
 
 /// The environment: PATH, HOSTNAME and TERM first, so that what the image or user says wins.
-pub(crate) fn environment(spec: &ContainerSpec) -> Vec<String> {
-    let mut env = vec![DEFAULT_PATH.to_owned()];
+pub(crate) fn environment(record: &ContainerRecord) -> Vec<String> {
+    let spec = &record.spec;
+    let mut env = vec![
+        DEFAULT_PATH.to_owned(),
+        format!("HOSTNAME={}", hostname(record)),
+    ];
     if spec.tty {
         env.push("TERM=xterm".into());
     }
@@ -242,10 +247,7 @@ fn mounts(record: &ContainerRecord, around: &Surroundings<'_>) -> Vec<PlanMount>
         ..safe.clone()
     };
     let shm = match &around.foreign_shm {
-        Some(source) => MountKind::Bind {
-            source: source.clone(),
-            recursive: false,
-        },
+        Some(kind) => kind.clone(),
         None => tmpfs(format!(
             "mode=1777,size={}",
             spec.shm_size.filter(|s| *s > 0).unwrap_or(SHM_SIZE)
@@ -484,12 +486,11 @@ mod tests {
 
     #[test]
     fn environment_of_user_wins_over_defaults() {
-        let mut spec = ContainerSpec {
-            env: vec!["PATH=/x".into(), "A=1".into(), "A=2".into()],
-            ..ContainerSpec::default()
-        };
-        assert_eq!(environment(&spec), ["PATH=/x", "A=2"]);
-        spec.env.push("A".into());
-        assert_eq!(environment(&spec), ["PATH=/x"]);
+        let mut record = record();
+        record.spec.hostname = "h".into();
+        record.spec.env = vec!["PATH=/x".into(), "A=1".into(), "A=2".into()];
+        assert_eq!(environment(&record), ["PATH=/x", "HOSTNAME=h", "A=2"]);
+        record.spec.env.push("A".into());
+        assert_eq!(environment(&record), ["PATH=/x", "HOSTNAME=h"]);
     }
 }

@@ -10,7 +10,7 @@ use hull_model::spec::{LogDriver, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::{Endpoint as Link, files};
 use hull_proto::message::{Attach, Launch, LogFile};
-use hull_proto::plan::{Namespace, Namespaces};
+use hull_proto::plan::{MountKind, Namespace, Namespaces};
 use hull_proto::{Reply, Request};
 use hull_state::{ContainerRecord, ContainerState, Endpoint};
 
@@ -215,7 +215,7 @@ impl Engine {
         record: &ContainerRecord,
         fds: &mut Vec<OwnedFd>,
         parts: &mut Parts,
-    ) -> Result<(Namespaces, Option<PathBuf>)> {
+    ) -> Result<(Namespaces, Option<MountKind>)> {
         let spec = &record.spec;
         let mut keep = |fd: OwnedFd| {
             fds.push(fd);
@@ -285,10 +285,13 @@ impl Engine {
         };
         let cgroup = pick(&spec.cgroupns_mode, "cgroup")?;
         let foreign_shm = match &spec.ipc_mode {
-            NamespaceMode::Host => Some(PathBuf::from("/dev/shm")),
+            NamespaceMode::Host => Some(MountKind::Bind {
+                source: "/dev/shm".into(),
+                recursive: false,
+            }),
             NamespaceMode::Container(other) => {
-                let pid = self.running_pid(other)?;
-                Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm")))
+                fds.push(self.shared_memory_of(other)?);
+                Some(MountKind::Descriptor { fd: fds.len() - 1 })
             }
             _ => None,
         };
@@ -311,6 +314,19 @@ impl Engine {
                 "cannot join namespace of a non running container: {key}"
             ))
         })
+    }
+
+    /// The /dev/shm of another container, whose mounts no path of ours leads to.
+    fn shared_memory_of(&self, key: &str) -> Result<OwnedFd> {
+        let fail = |e: rustix::io::Errno| {
+            Error::internal(format!("cannot share /dev/shm of container {key}"), e)
+        };
+        let pid = i32::try_from(self.running_pid(key)?)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| fail(rustix::io::Errno::SRCH))?;
+        let process = hull_sys::pidfd::open(pid).map_err(fail)?;
+        hull_sys::ns::clone_mount_of(process, c"/dev/shm".into()).map_err(fail)
     }
 
     fn namespace_of(&self, key: &str, name: &str) -> Result<OwnedFd> {
