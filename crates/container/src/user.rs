@@ -216,7 +216,7 @@ mod tests {
     fn identity_name_gets_group_home_and_memberships() {
         let who = databases().identity("web", &[]).expect("found");
         assert_eq!((who.uid, who.gid, who.home.as_str()), (33, 34, "/srv"));
-        assert_eq!(who.groups, vec![50, 7]);
+        assert_eq!(who.groups, vec![50, 7, 34]);
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
         let who = databases()
             .identity("33:staff", &["www".into(), "12".into()])
             .expect("found");
-        assert_eq!((who.gid, who.groups), (50, vec![34, 12]));
+        assert_eq!((who.gid, who.groups), (50, vec![34, 12, 50]));
     }
 
     #[test]

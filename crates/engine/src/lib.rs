@@ -62,6 +62,8 @@ pub struct Engine {
     pub(crate) network: Network,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
+    /// The limit of open files that containers get.
+    pub(crate) nofile: Option<hull_model::Ulimit>,
     stopping: AtomicBool,
 }
 
@@ -111,6 +113,7 @@ impl Engine {
             network,
             events: Events::default(),
             started_ns: clock::now_ns(),
+            nofile: system::descriptors::raise(),
             stopping: AtomicBool::new(false),
             settings,
         });

@@ -17,6 +17,7 @@ use super::{attributes, caps, plan};
 use crate::Engine;
 use crate::random;
 use crate::shim::stream_pair;
+use crate::system::descriptors;
 
 /// Ended sessions kept for `exec inspect`.
 const KEPT: usize = 256;
@@ -233,6 +234,7 @@ impl Engine {
         if !spec.working_dir.is_empty() {
             process.cwd.clone_from(&spec.working_dir);
         }
+        descriptors::inherit(&mut process.rlimits, self.nofile.as_ref());
         process.tty = spec.tty;
         process.console_size = start.console_size;
         process.oom_score_adj = record.spec.oom_score_adj;

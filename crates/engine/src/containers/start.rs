@@ -161,7 +161,7 @@ impl Engine {
                 Some(dir.clone())
             }
         };
-        let plan = plan::launch(
+        let mut plan = plan::launch(
             record,
             plan::Surroundings {
                 rootfs,
@@ -173,6 +173,7 @@ impl Engine {
                 seccomp_cache: self.settings.run_dir.join("seccomp"),
             },
         )?;
+        crate::system::descriptors::inherit(&mut plan.process.rlimits, self.nofile.as_ref());
         let mut launch = Launch {
             plan,
             open_stdin: record.spec.open_stdin,
