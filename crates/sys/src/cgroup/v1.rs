@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{Errno, check};
 
-/// Controllers whose directories every group has. `cpuset` and `blkio` are made when asked for:
-/// each directory costs on the way up and down.
+/// Controllers whose directories every group has. That of `cpuset` is made when asked for: each
+/// directory costs on the way up and down.
 const ALWAYS: [&str; 7] = [
     "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio",
 ];
