@@ -17,6 +17,17 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// Most bars at once; further steps show no bar.
 const MAX_BARS: usize = 64;
 
+/// Where messages are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Standard output.
+    Stdout,
+    /// Standard error, where standard output belongs to something else.
+    Stderr,
+    /// Errors only.
+    Nowhere,
+}
+
 /// Sends an archive and shows the messages that come back. `quiet` shows no bars.
 pub(crate) async fn transfer(
     request: impl Future<Output = Result<ByteStream, ClientError>>,
@@ -25,11 +36,17 @@ pub(crate) async fn transfer(
     quiet: bool,
 ) -> Result<(), CliError> {
     if quiet {
-        return Messages::new(None).show(request.await?).await;
+        return Messages::new(None, Target::Stdout)
+            .show(request.await?)
+            .await;
     }
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
     let upload = bars.add(upload_bar(total));
-    let work = async { Messages::new(Some(bars.clone())).show(request.await?).await };
+    let work = async {
+        Messages::new(Some(bars.clone()), Target::Stdout)
+            .show(request.await?)
+            .await
+    };
     let drawing = async {
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
@@ -66,21 +83,28 @@ fn upload_bar(total: Option<u64>) -> ProgressBar {
 }
 
 /// Shows a stream of messages that nothing is sent with.
-pub(crate) async fn messages(stream: ByteStream, quiet: bool) -> Result<(), CliError> {
-    let bars = (!quiet).then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
-    Messages::new(bars).show(stream).await
+pub(crate) async fn messages(
+    stream: ByteStream,
+    target: Target,
+    quiet: bool,
+) -> Result<(), CliError> {
+    let bars = (!quiet && target == Target::Stdout)
+        .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
+    Messages::new(bars, target).show(stream).await
 }
 
 /// The messages of one piece of work.
 struct Messages {
     bars: Option<MultiProgress>,
+    target: Target,
     by_id: BTreeMap<String, ProgressBar>,
 }
 
 impl Messages {
-    fn new(bars: Option<MultiProgress>) -> Self {
+    fn new(bars: Option<MultiProgress>, target: Target) -> Self {
         Self {
             bars,
+            target,
             by_id: BTreeMap::new(),
         }
     }
@@ -151,9 +175,11 @@ impl Messages {
     }
 
     fn print(&self, text: &str) -> Result<(), CliError> {
-        match &self.bars {
-            Some(bars) => bars.suspend(|| output::print(text)),
-            None => output::print(text),
+        match (&self.bars, self.target) {
+            (_, Target::Nowhere) => Ok(()),
+            (Some(bars), _) => bars.suspend(|| output::print(text)),
+            (None, Target::Stdout) => output::print(text),
+            (None, Target::Stderr) => output::error_bytes(text.as_bytes()),
         }
     }
 }

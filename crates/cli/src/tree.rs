@@ -17,7 +17,6 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 pub(crate) static SPECS: &[&Spec] = &[
     &container::attach::SPEC,
     &container::create::SPEC,
-    &container::diff::SPEC,
     &container::exec::SPEC,
     &container::export::SPEC,
     &container::inspect::SPEC,
@@ -36,6 +35,7 @@ pub(crate) static SPECS: &[&Spec] = &[
     &container::stop::SPEC,
     &container::top::SPEC,
     &container::unpause::SPEC,
+    &container::update::SPEC,
     &container::wait::SPEC,
     &daemon::SPEC,
     &image::history::SPEC,

@@ -357,17 +357,6 @@ impl Client {
         .await
     }
 
-    /// `GET /containers/{id}/changes`.
-    pub async fn container_changes(
-        &self,
-        id: &str,
-    ) -> Result<Vec<hull_api_types::container::FilesystemChange>, ClientError> {
-        Ok(self
-            .get::<Option<_>>(&format!("/containers/{}/changes", segment(id)))
-            .await?
-            .unwrap_or_default())
-    }
-
     /// `POST /containers/prune`.
     pub async fn containers_prune(
         &self,

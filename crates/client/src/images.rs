@@ -168,25 +168,4 @@ impl Client {
         )
         .await
     }
-
-    /// `POST /commit`; gives the image's id.
-    pub async fn container_commit(&self, query: Query) -> Result<String, ClientError> {
-        let reply: hull_api_types::exec::IdResponse = self
-            .json(
-                Method::POST,
-                &format!("/commit{}", query.as_str()),
-                RequestBody::json(&serde_json::json!({})),
-            )
-            .await?;
-        Ok(reply.id)
-    }
-
-    /// Whether an image of that name or id is there.
-    pub async fn image_exists(&self, name: &str) -> Result<bool, ClientError> {
-        match self.image_inspect_raw(name).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.is_not_found() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
 }

@@ -116,7 +116,7 @@ fn row(
         if size < 0 {
             "N/A".to_owned()
         } else {
-            human::size(size)
+            human::size4(size as f64)
         }
     };
     let mut map = Map::of_type("*formatter.imageContext");

@@ -178,8 +178,9 @@ fn complete(value: &mut Value) {
     fill_lists(map, 0);
 }
 
-/// Go prints a missing list as `[]`; in JSON it is null.
+/// Go prints a missing list as `[]` and a missing map as `map[]`; in JSON both are null.
 fn fill_lists(map: &mut Map, depth: usize) {
+    const MAPS: [&str; 4] = ["Volumes", "Labels", "ExposedPorts", "PortBindings"];
     const LISTS: [&str; 14] = [
         "Cmd",
         "Entrypoint",
@@ -202,6 +203,7 @@ fn fill_lists(map: &mut Map, depth: usize) {
     for (key, value) in &mut map.entries {
         match value {
             Value::Nil if LISTS.contains(&key.as_str()) => *value = Value::List(Vec::new()),
+            Value::Nil if MAPS.contains(&key.as_str()) => *value = Value::Map(Map::default()),
             Value::Map(inner) => fill_lists(inner, depth + 1),
             _ => {}
         }

@@ -7,14 +7,19 @@ use clap::Args;
 use hull_api_types::container::{CreateRequest, CreateResponse};
 use hull_client::Client;
 
+use crate::commands::image::pull::pull;
 use crate::context::Context;
 use crate::error::{CliError, ENGINE_ERROR, io_text};
 use crate::output;
+use crate::progress::Target;
 use crate::spec::{Arity, command};
 use crate::values::reference;
 
 use super::create_flags::CreateFlags;
 use super::create_request;
+
+/// What the engine says of an image that it does not have.
+const NO_IMAGE: &str = "No such image";
 
 /// Arguments of `hull create`.
 #[derive(Debug, Args)]
@@ -78,26 +83,32 @@ pub(crate) async fn create(
         reference::check(image).map_err(CliError::new)?;
     }
     let mut id_file = flags.cidfile.as_deref().map(IdFile::create).transpose()?;
+    let target = if flags.quiet {
+        Target::Nowhere
+    } else {
+        Target::Stderr
+    };
+    let platform = flags.platform.as_deref();
     if policy == "always" {
-        return Err(pulling_is_missing(&request.config.image));
+        pull(client, image, platform, target).await?;
     }
-    let created = match client
-        .container_create(request, flags.name.as_deref(), flags.platform.as_deref())
-        .await
-    {
-        Ok(created) => created,
+    let name = flags.name.as_deref();
+    let created = match client.container_create(request, name, platform).await {
         Err(error)
-            if error.is_not_found()
-                && policy == "missing"
-                && error.to_string().contains("No such image") =>
+            if policy == "missing"
+                && error.is_not_found()
+                && error.to_string().contains(NO_IMAGE) =>
         {
-            output::error_line(&format!(
-                "Unable to find image '{}' locally",
-                reference::familiar(&request.config.image)
-            ));
-            return Err(pulling_is_missing(&request.config.image));
+            if !flags.quiet {
+                output::error_line(&format!(
+                    "Unable to find image '{}' locally",
+                    reference::familiar(image)
+                ));
+            }
+            pull(client, image, platform, target).await?;
+            client.container_create(request, name, platform).await?
         }
-        Err(error) => return Err(error.into()),
+        other => other?,
     };
     for warning in &created.warnings {
         output::error_line(&format!("WARNING: {warning}"));
@@ -106,16 +117,6 @@ pub(crate) async fn create(
         id_file.write(&created.id)?;
     }
     Ok(created)
-}
-
-fn pulling_is_missing(image: &str) -> CliError {
-    CliError::with_code(
-        format!(
-            "cannot pull {}: pulling from registries is not built yet, bring the image with 'hull load' or 'hull import'",
-            reference::familiar(image)
-        ),
-        ENGINE_ERROR,
-    )
 }
 
 /// The file that takes the container's id; removed where none was written.

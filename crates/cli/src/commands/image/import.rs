@@ -60,6 +60,7 @@ async fn run(context: &Context, args: ImportArgs) -> Result<u8, CliError> {
         options.source = source.to_owned();
         progress::messages(
             client.image_import(&options, RequestBody::Empty).await?,
+            progress::Target::Stdout,
             quiet,
         )
         .await?;

@@ -1,10 +1,14 @@
 //! `hull pull`: an image from a registry.
 
 use clap::Args;
+use hull_client::Client;
 
 use crate::context::Context;
 use crate::error::CliError;
+use crate::output;
+use crate::progress::{self, Target};
 use crate::spec::{Arity, command};
+use crate::streams::terminal;
 use crate::values::reference;
 
 /// Arguments of `hull pull`.
@@ -29,10 +33,32 @@ command!(
     arity = Arity::Exactly(1),
 );
 
-async fn run(_context: &Context, args: PullArgs) -> Result<u8, CliError> {
+async fn run(context: &Context, args: PullArgs) -> Result<u8, CliError> {
     let name = args.args.first().map_or("", String::as_str);
-    Err(CliError::new(format!(
-        "cannot pull {}: pulling from registries is not built yet, bring the image with 'hull load' or 'hull import'",
-        reference::familiar(name)
-    )))
+    reference::check(name).map_err(CliError::new)?;
+    let familiar = reference::familiar(name);
+    if !args.quiet && familiar != name && familiar.strip_suffix(":latest") == Some(name) {
+        output::line("Using default tag: latest")?;
+    }
+    let client = context.client().await?;
+    let target = if args.quiet {
+        Target::Nowhere
+    } else {
+        Target::Stdout
+    };
+    pull(&client, name, args.platform.as_deref(), target).await?;
+    output::line(&familiar)?;
+    Ok(0)
+}
+
+/// Pulls an image and shows the progress.
+pub(crate) async fn pull(
+    client: &Client,
+    name: &str,
+    platform: Option<&str>,
+    target: Target,
+) -> Result<(), CliError> {
+    let (repository, tag) = reference::split(name);
+    let stream = client.image_pull(&repository, &tag, platform).await?;
+    progress::messages(stream, target, !terminal::stdout_is_terminal()).await
 }

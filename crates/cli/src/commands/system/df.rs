@@ -1,6 +1,7 @@
 //! `hull system df`: what takes how much disk.
 
 use clap::Args;
+use hull_api_types::container::ContainerSummary;
 use hull_api_types::system::DiskUsage;
 
 use crate::commands::volume;
@@ -163,7 +164,14 @@ fn verbose(usage: &DiskUsage) -> Result<String, CliError> {
     let containers: Vec<Value> = usage
         .containers
         .iter()
-        .map(|one| container::row(one, false, now))
+        .map(|one| {
+            // Disk usage counts what is the container's own; the image below it is counted above.
+            let own = ContainerSummary {
+                size_root_fs: None,
+                ..one.clone()
+            };
+            container::row(&own, false, now)
+        })
         .collect();
     let volumes: Vec<Value> = usage.volumes.iter().map(volume::list::row).collect();
     Ok(format!(
