@@ -295,12 +295,12 @@ fn events_tell_the_life_of_a_container() {
             "type=container",
             "--format",
             "{{.Actor.Attributes.name}} {{.Status}}",
-            "--until",
-            "3s",
         ])
         .spawn();
     std::thread::sleep(Duration::from_millis(500));
     daemon.ok(["create", "--name", "seen", "busybox"]);
+    std::thread::sleep(Duration::from_millis(500));
+    live.signal("INT");
     let out = live.finish();
     assert!(
         out.stdout.lines().any(|line| line == "seen create"),

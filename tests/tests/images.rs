@@ -504,7 +504,7 @@ fn hello_image_prints_what_it_sees() {
         "isolation",
         "container",
         "kernel",
-        "pid",
+        "process id",
         "64",
         "capabilities",
         "address",

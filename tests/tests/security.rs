@@ -420,7 +420,7 @@ fn mounts_of_containers_do_not_show_on_the_host() {
     assert!(during <= before + 1, "{before} mounts became {during}");
     let mounts = daemon.ok(["exec", "box", "cat", "/proc/mounts"]);
     let root = mounts.lines().next().unwrap_or_default();
-    assert!(root.starts_with("overlay / overlay"), "{root}");
+    assert!(root.contains(" / overlay "), "{root}");
     assert!(
         !mounts.contains(" /etc/alternatives") && mounts.lines().count() < 50,
         "{mounts}"

@@ -118,7 +118,6 @@ impl DaemonBuilder {
         let run = base.join("run");
         fs::create_dir_all(&run).expect("make the run folder");
         let data = self.data.unwrap_or_else(|| base.join("data"));
-        fs::create_dir_all(&data).expect("make the data folder");
         let territory = Territory {
             bridge: format!("ht{id}"),
             cgroup: format!("ht-{id}"),
@@ -443,6 +442,11 @@ impl Daemon {
         }
         let mut problems = Vec::new();
         if let Some(mut child) = self.child.take() {
+            // By force: most test containers are deaf to SIGTERM, and a stop would wait for each.
+            let ids = self.hull(["ps", "-aq"]).stdout;
+            if !ids.trim().is_empty() {
+                self.hull(["rm", "-f", "-v"].into_iter().chain(ids.lines()));
+            }
             let out = self.hull(["daemon", "stop", "--all"]);
             if out.code != 0 {
                 problems.push(format!(

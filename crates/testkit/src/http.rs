@@ -1,6 +1,7 @@
 //! A bare HTTP client over a unix socket, for requests no sane client would send.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&str>) -> A
     } else {
         text.push_str("\r\n");
     }
-    raw(socket, text.as_bytes())
+    exchange(connect(socket), text.as_bytes(), false)
 }
 
 /// Sends bytes as they are, closes the writing side, and reads what comes.
@@ -52,12 +53,23 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&str>) -> A
 /// If the socket cannot be reached.
 #[must_use]
 pub fn raw(socket: &Path, bytes: &[u8]) -> Answer {
-    let mut stream = UnixStream::connect(socket).expect("connect to the daemon");
+    exchange(connect(socket), bytes, true)
+}
+
+fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).expect("connect to the daemon");
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .expect("set a timeout");
+    stream
+}
+
+fn exchange(mut stream: UnixStream, bytes: &[u8], hang_up: bool) -> Answer {
     // The server may answer and close before it has read everything.
     let _ = stream.write_all(bytes);
+    if hang_up {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
     let mut answer = Vec::new();
     let mut buffer = [0_u8; 16 * 1024];
     loop {
