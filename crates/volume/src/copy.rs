@@ -10,9 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
-    chmodat, chownat, fgetxattr, flistxattr, flistxattr_query, fsetxattr, fstat, linkat, mkdirat,
-    mknodat, openat, readlinkat, statat, symlinkat, utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, chmodat, chownat, fgetxattr, flistxattr, flistxattr_query, fsetxattr, fstat,
+    linkat, mkdirat, mknodat, openat, readlinkat, renameat_with, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -134,6 +134,21 @@ fn finish_open(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> io::Res
     copy_xattrs(from, to)?;
     rustix::fs::futimens(to, &times_of(stat))?;
     Ok(())
+}
+
+/// Moves what is in `from` to `to`, which gets the attributes of `from`. What has come to be in
+/// `to` meanwhile stays.
+pub(crate) fn move_entries(from: &OwnedFd, to: &OwnedFd) -> Result<(), VolumeError> {
+    // The owner before the content, so that a process that sees it may use it.
+    finish_dir(from, to).map_err(|e| fail(b"", e))?;
+    let times = fstat(from).map_err(|e| fail(b"", e))?;
+    for name in names(from.as_fd()).map_err(|e| fail(b"", e))? {
+        match renameat_with(from, &name[..], to, &name[..], RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(fail(&name, e)),
+        }
+    }
+    rustix::fs::futimens(to, &times_of(&times)).map_err(|e| fail(b"", e))
 }
 
 fn finish_dir(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {

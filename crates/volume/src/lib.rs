@@ -25,6 +25,8 @@ pub use error::VolumeError;
 
 /// Directory with a volume's content.
 const DATA: &str = "_data";
+/// Directory with a complete copy on its way into `_data`.
+const FILL: &str = "_fill";
 const META: &str = "volume.json";
 const TMP: &str = ".tmp";
 /// Label of volumes that nobody named.
@@ -83,6 +85,14 @@ impl VolumeStore {
         fs::set_permissions(&tmp, fs::Permissions::from_mode(0o700))
             .map_err(|e| VolumeError::io("set mode of", &tmp, e))?;
         let counter = delete_leftovers(&tmp)?;
+        for item in fs::read_dir(base).map_err(|e| VolumeError::io("list", base, e))? {
+            let dir = item.map_err(|e| VolumeError::io("list", base, e))?.path();
+            // One damaged volume must not keep the others from being used; its next copy-up tries
+            // again and tells.
+            if dir != tmp {
+                let _ = finish_fill(&dir);
+            }
+        }
         Ok(Self {
             base: base.to_owned(),
             tmp,
@@ -271,11 +281,12 @@ impl VolumeStore {
 
     /// Fills an empty volume with what an image has at `path` (resolved inside `root`, links
     /// included), with owners, modes, attributes, times and hard links. True if it did: nothing
-    /// happens if the volume has content or the image has no such directory. The content appears
-    /// at once, by rename.
+    /// happens if the volume has content or the image has no such directory. The copy is made
+    /// aside and then moved in; a move that was interrupted is finished by the next call or the
+    /// next [`Self::open`].
     ///
     /// # Errors
-    /// If the volume does not exist or something cannot be copied; the volume is then still empty.
+    /// If the volume does not exist or something cannot be copied.
     pub fn copy_up(
         &self,
         name: &str,
@@ -301,30 +312,47 @@ impl VolumeStore {
             Err(e) => return Err(VolumeError::io("open in the image", path, e)),
         };
         let _filling = self.lock_filling();
+        let dir = self.dir(name)?;
+        if finish_fill(&dir)? {
+            return Ok(true);
+        }
         let mut entries = fs::read_dir(&data).map_err(|e| VolumeError::io("list", &data, e))?;
         if entries.next().is_some() {
             return Ok(false);
         }
         let tmp = self.fresh();
-        let filled = (|| {
+        let copied = (|| {
             fs::create_dir(&tmp).map_err(|e| VolumeError::io("create", &tmp, e))?;
             let target = openat(CWD, &tmp, copy::dir_flags(), Mode::empty())
                 .map_err(|e| VolumeError::io("open", &tmp, e))?;
             copy::copy_tree(source.as_fd(), target.as_fd())?;
-            // Takes the place of an empty directory; of one that got content meanwhile it fails.
-            match fs::rename(&tmp, &data) {
-                Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-                renamed => renamed
-                    .map(|()| true)
-                    .map_err(|e| VolumeError::io("fill", &data, e)),
-            }
+            // From here on the copy is complete, and whoever comes next finishes the move.
+            let fill = dir.join(FILL);
+            fs::rename(&tmp, &fill).map_err(|e| VolumeError::io("fill", &fill, e))
         })();
-        if !matches!(filled, Ok(true)) {
+        if let Err(e) = copied {
             // Best effort: what stays is removed when the store is opened next.
             let _ = fs::remove_dir_all(&tmp);
+            return Err(e);
         }
-        filled
+        finish_fill(&dir)
     }
+}
+
+/// Moves a complete copy of an image's content into the volume, name by name: the directory itself
+/// must stay, since another container may have it mounted. False if there is no copy.
+fn finish_fill(dir: &Path) -> Result<bool, VolumeError> {
+    let (fill, data) = (dir.join(FILL), dir.join(DATA));
+    let from = match openat(CWD, &fill, copy::dir_flags(), Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+        Err(e) => return Err(VolumeError::io("open", &fill, e)),
+    };
+    let to = openat(CWD, &data, copy::dir_flags(), Mode::empty())
+        .map_err(|e| VolumeError::io("open", &data, e))?;
+    copy::move_entries(&from, &to)?;
+    fs::remove_dir_all(&fill).map_err(|e| VolumeError::io("delete", &fill, e))?;
+    Ok(true)
 }
 
 /// Deletes what an interrupted operation left in `tmp`, on a thread of its own since it may be

@@ -161,3 +161,36 @@ fn copy_up_into_a_volume_with_content_or_from_nowhere_does_nothing() {
     let names: Vec<_> = fs::read_dir(&volume.mountpoint).unwrap().collect();
     assert_eq!(names.len(), 1);
 }
+
+#[test]
+fn copy_up_into_a_mounted_volume_keeps_its_directory_and_is_finished_after_a_kill() {
+    let tmp = tempfile::tempdir().unwrap();
+    let volumes = store(&tmp);
+    let root = tmp.path().join("root");
+    image(&root);
+    let fd = File::open(&root).unwrap();
+    let volume = volumes
+        .create("data", BTreeMap::new(), BTreeMap::new())
+        .unwrap();
+    // What a container that has it mounted holds.
+    let mounted = File::open(&volume.mountpoint).unwrap();
+    assert!(
+        volumes
+            .copy_up("data", fd.as_fd(), Path::new("/srv/data"))
+            .unwrap()
+    );
+    let ino = |meta: fs::Metadata| meta.ino();
+    assert_eq!(
+        ino(mounted.metadata().unwrap()),
+        ino(fs::metadata(&volume.mountpoint).unwrap())
+    );
+    // Killed in the middle of the move.
+    let fill = volume.mountpoint.with_file_name("_fill");
+    fs::create_dir(&fill).unwrap();
+    fs::rename(volume.mountpoint.join("file"), fill.join("file")).unwrap();
+    fs::write(fill.join("link"), "the volume has one of that name").unwrap();
+    let volumes = store(&tmp);
+    assert!(volume.mountpoint.join("file").exists() && !fill.exists());
+    assert!(volume.mountpoint.join("link").is_symlink());
+    assert_eq!(volumes.list().unwrap().len(), 1);
+}

@@ -17,18 +17,13 @@ impl<'a> Header<'a> {
     pub(super) fn parse(block: &'a [u8; BLOCK], offset: u64) -> Result<Self, TarError> {
         let header = Self { block, offset };
         let stored = parse_number(header.field(148, 8)).unwrap_or(-1);
-        let sum = |signed: bool| -> i64 {
-            block
-                .iter()
-                .enumerate()
-                .map(|(at, &byte)| match (148..156).contains(&at) {
-                    true => 32,
-                    false if signed => i64::from(byte.cast_signed()),
-                    false => i64::from(byte),
-                })
-                .sum()
+        let range_sum = |range: std::ops::Range<usize>, value: fn(u8) -> i64| -> i64 {
+            let bytes = block.get(range).unwrap_or_default();
+            bytes.iter().map(|&byte| value(byte)).sum()
         };
-        if stored == sum(false) || stored == sum(true) {
+        // The checksum field itself counts as eight spaces.
+        let sum = |value| range_sum(0..148, value) + 8 * 32 + range_sum(156..BLOCK, value);
+        if stored == sum(i64::from) || stored == sum(|byte| i64::from(byte.cast_signed())) {
             Ok(header)
         } else {
             Err(TarError::Checksum { offset })
