@@ -3,10 +3,10 @@
 //! ```text
 //! ROOT/ID/            made by create or run: whoever makes it owns the name
 //! ROOT/ID/start.fifo  while the container waits for start
-//! ROOT/ID/state.json  appears by rename once the first process is there
+//! ROOT/ID/state.json  appears by rename; pid 0 until the first process is there
 //!
-//! created ──start──▶ running ◀──pause, resume──▶ paused
-//!    └──────────kill───▶ stopped ◀────its end────┘
+//! creating ─▶ created ──start──▶ running ◀──pause, resume──▶ paused
+//!               └──────kill───▶ stopped ◀────its end────┘
 //! ```
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ pub(crate) struct Record {
     pub(crate) oci_version: String,
     /// Name.
     pub(crate) id: String,
-    /// First process.
+    /// First process; 0 until there is one.
     pub(crate) pid: u32,
     /// When it was started, in clock ticks since boot: tells it from a later one with its id.
     pub(crate) start_time: u64,
@@ -64,6 +64,7 @@ pub(crate) struct Record {
 /// The state of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
+    Creating,
     Created,
     Running,
     Paused,
@@ -73,6 +74,7 @@ pub(crate) enum Status {
 impl Status {
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
             Self::Paused => "paused",
@@ -253,6 +255,9 @@ impl Record {
     }
 
     pub(crate) fn status(&self, entry: &Entry, host: &Host) -> Result<Status> {
+        if self.pid == 0 {
+            return Ok(Status::Creating);
+        }
         if self.process().is_none() {
             return Ok(Status::Stopped);
         }

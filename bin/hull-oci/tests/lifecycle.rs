@@ -271,3 +271,27 @@ fn host_mount_table_stays_as_it_was() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     assert!(!mounts.contains(bundle.path()), "{mounts}");
 }
+
+#[test]
+fn create_killed_at_any_moment_leaves_nothing_delete_does_not_find() {
+    let runtime = Runtime::ours();
+    let bundle = Bundle::new(&runtime, "c", &["sleep", "1000"]);
+    for round in 0..40 {
+        let mut child = runtime
+            .command(&["create", "-b", bundle.path(), "c"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("spawn");
+        std::thread::sleep(Duration::from_micros(200 * round));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        runtime.ok(&["delete", "--force", "c"]);
+        assert!(runtime.fails(&["state", "c"]).contains("does not exist"));
+        let left = runtime
+            .cgroup_dirs()
+            .into_iter()
+            .find(|dir| dir.join("c").exists());
+        assert_eq!(left, None, "round {round}");
+    }
+}

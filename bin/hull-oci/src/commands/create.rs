@@ -101,6 +101,8 @@ fn launch_in(
     } else {
         None
     };
+    let planned = record(args, translated)?;
+    entry.write(&planned)?;
     let stdio = Stdio {
         stdin: rustix::stdio::stdin(),
         stdout: rustix::stdio::stdout(),
@@ -114,13 +116,20 @@ fn launch_in(
     for warning in &launched.process.warnings {
         log.warn(warning);
     }
-    let recorded = record(args, translated, launched.process.pid)
-        .and_then(|record| entry.write(&record))
+    let pid = launched.process.pid;
+    let known = Record {
+        pid,
+        // A program that has ended by now has no time; nothing else has time 0 either.
+        start_time: start_time(pid).unwrap_or(0),
+        ..planned
+    };
+    let recorded = entry
+        .write(&known)
         .and_then(|()| match (&socket, &launched.process.terminal) {
             (Some(socket), Some(terminal)) => console::hand_over(socket, terminal),
             _ => Ok(()),
         })
-        .and_then(|()| pid_file(args.pid_file.as_deref(), launched.process.pid));
+        .and_then(|()| pid_file(args.pid_file.as_deref(), pid));
     if let Err(error) = recorded {
         let _ = launched.cgroup.kill_all();
         let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
@@ -138,16 +147,17 @@ pub(crate) fn pid_file(path: Option<&std::path::Path>, pid: u32) -> Result<()> {
     }
 }
 
-fn record(args: &Create, translated: &Translated, pid: u32) -> Result<Record> {
+/// The record before there is a process: should this program be killed on the way, `delete --force`
+/// finds the control group by it.
+fn record(args: &Create, translated: &Translated) -> Result<Record> {
     let hull_proto::plan::RootFs::Directory { path: rootfs } = &translated.plan.rootfs else {
         bail!("the plan of a bundle has another root than a folder");
     };
     Ok(Record {
         oci_version: translated.spec.version().clone(),
         id: args.id.clone(),
-        pid,
-        // A program that has ended by now has no time; nothing else has time 0 either.
-        start_time: start_time(pid).unwrap_or(0),
+        pid: 0,
+        start_time: 0,
         bundle: spec::bundle_dir(args.bundle.as_deref())?,
         rootfs: rootfs.clone(),
         created: OffsetDateTime::now_utc()

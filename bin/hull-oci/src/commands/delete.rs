@@ -7,13 +7,17 @@ use hull_container::Host;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::Delete;
-use crate::log::Log;
 use crate::state::{Record, Status, Store};
 
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often, and how far apart, a half made container is looked at before it is removed.
+const STRAGGLER_LOOKS: u32 = 6;
+const STRAGGLER_PAUSE: Duration = Duration::from_millis(10);
+/// Tries to remove a control group; each takes its time by itself.
+const REMOVE_TRIES: u32 = 2;
 
-pub(crate) fn delete(args: &Delete, store: &Store, log: &Log) -> Result<()> {
+pub(crate) fn delete(args: &Delete, store: &Store) -> Result<()> {
     let (entry, record) = match store.open(&args.id) {
         Ok(found) => found,
         Err(error) => {
@@ -34,17 +38,31 @@ pub(crate) fn delete(args: &Delete, store: &Store, log: &Log) -> Result<()> {
             status.name()
         );
     }
-    let group = record.open_cgroup(&host)?;
-    if let Some(group) = &group {
-        group.kill_all()?;
-    }
+    remove_group(&record, &host, status)?;
     wait_for_end(&record)?;
-    if let Some(group) = group
-        && let Err(error) = group.remove()
-    {
-        log.warn(&error.to_string());
-    }
     entry.remove()?;
+    Ok(())
+}
+
+/// Kills all in the control group and removes it. A process that a killed `create` left on its way
+/// joins one hierarchy after the other and may be in none yet: it is given time to show itself.
+fn remove_group(record: &Record, host: &Host, status: Status) -> Result<()> {
+    if status == Status::Creating {
+        for _ in 0..STRAGGLER_LOOKS {
+            if let Some(group) = record.open_cgroup(host)? {
+                group.kill_all()?;
+            }
+            std::thread::sleep(STRAGGLER_PAUSE);
+        }
+    }
+    let mut tries = 0;
+    while let Some(group) = record.open_cgroup(host)? {
+        tries += 1;
+        match group.kill_all().and_then(|()| group.remove()) {
+            Err(error) if tries >= REMOVE_TRIES => return Err(error.into()),
+            Err(_) | Ok(()) => {}
+        }
+    }
     Ok(())
 }
 

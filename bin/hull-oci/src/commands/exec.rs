@@ -31,6 +31,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let (entry, record) = store.open(&args.id)?;
     let host = Host::detect()?;
     match record.status(&entry, &host)? {
+        Status::Creating => bail!("cannot exec in a container that is still being created"),
         Status::Stopped => bail!("cannot exec in a stopped container"),
         Status::Paused => bail!("cannot exec in a paused container: resume it first"),
         Status::Created | Status::Running => {}

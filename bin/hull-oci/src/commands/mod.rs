@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
         Command::Run(args) => run::run(&args, &store, log),
         Command::State(args) => state::state(&args, &store).map(done),
         Command::Kill(args) => kill::kill(&args, &store).map(done),
-        Command::Delete(args) => delete::delete(&args, &store, log).map(done),
+        Command::Delete(args) => delete::delete(&args, &store).map(done),
         Command::Exec(args) => exec::exec(&args, &store, log).or_else(|error| {
             log.error(&format!("exec failed: {error:#}"));
             Ok(ExitCode::from(EXIT_EXEC_FAILED))
