@@ -101,6 +101,7 @@ async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -
         drop(sockets);
     };
     hull_api::serve(listeners, engine.clone(), stop).await;
+    engine.finish();
     drop(pid_file);
     Ok(())
 }

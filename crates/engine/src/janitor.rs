@@ -4,18 +4,25 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hull_model::{Error, Result};
 use hull_snapshot::{Overlay, Snapshotter};
+
+use crate::containers::entry::lock;
 
 /// Stack of the thread, bytes.
 const STACK: usize = 256 << 10;
 
 /// The way to the thread. What is still queued when the daemon dies is swept by its next start.
 #[derive(Debug)]
-pub(crate) struct Janitor(Sender<Vec<PathBuf>>);
+pub(crate) struct Janitor {
+    sender: Mutex<Option<Sender<Vec<PathBuf>>>>,
+    /// Closed when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+}
 
 impl Janitor {
     /// Starts the thread.
@@ -24,10 +31,12 @@ impl Janitor {
     /// If the host refuses a thread.
     pub(crate) fn start(snapshots: Arc<Overlay>) -> Result<Self> {
         let (sender, receiver) = channel::<Vec<PathBuf>>();
+        let (end, ended) = channel();
         std::thread::Builder::new()
             .name("hull-janitor".into())
             .stack_size(STACK)
             .spawn(move || {
+                let _end: Sender<()> = end;
                 while let Ok(mut dirs) = receiver.recv() {
                     dirs.extend(receiver.try_iter().flatten());
                     for dir in dirs {
@@ -44,12 +53,24 @@ impl Janitor {
                 }
             })
             .map_err(|e| Error::internal("cannot start a thread", e))?;
-        Ok(Self(sender))
+        Ok(Self {
+            sender: Mutex::new(Some(sender)),
+            ended: Mutex::new(ended),
+        })
     }
 
     /// Has these folders deleted, and every writable layer that was removed.
     pub(crate) fn delete(&self, dirs: Vec<PathBuf>) {
-        // The thread ends with the sender alone.
-        let _ = self.0.send(dirs);
+        if let Some(sender) = &*lock(&self.sender) {
+            // The thread ends with the sender alone.
+            let _ = sender.send(dirs);
+        }
+    }
+
+    /// Takes no more work and waits until what there is has been done, at most so long.
+    pub(crate) fn finish(&self, limit: Duration) {
+        drop(lock(&self.sender).take());
+        // Nothing is ever sent: it returns when the thread's end is closed.
+        let _ = lock(&self.ended).recv_timeout(limit);
     }
 }

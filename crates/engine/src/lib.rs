@@ -20,6 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use hull_model::{Error, Result};
 use hull_network::Network;
@@ -129,6 +130,11 @@ impl Engine {
     /// Prepares for the end of the daemon: containers run on, but none is restarted any more.
     pub fn begin_stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for deletions under way, for a moment: the next start finishes the rest.
+    pub fn finish(&self) {
+        self.janitor.finish(Duration::from_secs(5));
     }
 
     pub(crate) fn stopping(&self) -> bool {

@@ -99,7 +99,9 @@ impl FromStr for Reference {
             domain
         };
         if path.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(wrong("repository name must be lowercase"));
+            return Err(Error::invalid(format!(
+                "invalid reference format: repository name ({path}) must be lowercase"
+            )));
         }
         if path.is_empty() || !path.split('/').all(valid_component) || !valid_domain(domain) {
             return Err(wrong("bad repository name"));
@@ -126,12 +128,9 @@ impl FromStr for Reference {
     }
 }
 
-/// The first component is a registry if it could not be a path: it has a dot, a port, an
-/// upper-case letter, or is `localhost`.
+/// The first component is a registry if it has a dot or a port, or is `localhost`.
 fn is_domain(first: &str) -> bool {
-    first == "localhost"
-        || first.contains(['.', ':'])
-        || first.bytes().any(|b| b.is_ascii_uppercase())
+    first == "localhost" || first.contains(['.', ':'])
 }
 
 fn valid_domain(domain: &str) -> bool {
@@ -197,6 +196,7 @@ mod tests {
             ":",
             "a:",
             "UPPER",
+            "UPPER/case",
             "a//b",
             "-a",
             "a:b:c/d:",

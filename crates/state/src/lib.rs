@@ -14,6 +14,9 @@ use rusqlite::{Connection, params};
 
 pub use record::{ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint};
 
+/// Bytes kept back on the disk, so that ends and removals can be recorded when it is full.
+const RESERVE: usize = 512 << 10;
+
 /// Version of the schema this build writes.
 const SCHEMA: i64 = 1;
 
@@ -115,10 +118,12 @@ impl State {
                 )
                 .map_err(fail("make its tables"))?;
         }
-        Ok(Self {
+        let state = Self {
             path: path.to_owned(),
             connection: Mutex::new(connection),
-        })
+        };
+        state.keep_reserve();
+        Ok(state)
     }
 
     /// Reads every record.
@@ -176,7 +181,7 @@ impl State {
         &self,
         durability: Durability,
         action: &'static str,
-        step: impl FnOnce(&Connection) -> rusqlite::Result<usize>,
+        step: impl Fn(&Connection) -> rusqlite::Result<usize>,
     ) -> Result<(), StateError> {
         let connection = self.lock();
         let run = || -> rusqlite::Result<()> {
@@ -189,7 +194,27 @@ impl State {
             }
             outcome.map(|_| ())
         };
-        run().map_err(|source| self.error(action, source))
+        let mut outcome = run();
+        if outcome.as_ref().is_err_and(is_full) && std::fs::remove_file(self.reserve()).is_ok() {
+            // What the reserve took is free now.
+            outcome = run();
+        } else if outcome.is_ok() && !self.reserve().exists() {
+            self.keep_reserve();
+        }
+        outcome.map_err(|source| self.error(action, source))
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.path.with_extension("reserve")
+    }
+
+    /// Takes the reserve; a disk that has no room for it is tried again after the next write.
+    fn keep_reserve(&self) {
+        let path = self.reserve();
+        let taken = std::fs::write(&path, vec![0; RESERVE]);
+        if taken.is_err() {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn error(&self, action: &'static str, source: rusqlite::Error) -> StateError {
@@ -206,6 +231,12 @@ impl State {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The disk had no room, or could not be written for another reason that room may mend.
+fn is_full(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+    matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure))
 }
 
 #[cfg(test)]

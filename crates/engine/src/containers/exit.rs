@@ -101,9 +101,12 @@ impl Engine {
         container.set(record.clone());
         // What is to vanish needs no record of its end: a kill before the removal finds exit.json.
         let removal = record.spec.auto_remove && again.is_none();
-        if !removal {
-            self.store_soon(&record)?;
-        }
+        let recorded = removal || self.record_end(&record);
+        // Whoever waits for the removal reads the code, too: it is known before.
+        container.runs.send_if_modified(|r| {
+            r.code = status.code;
+            false
+        });
         if let Some(shim) = container.shim() {
             container.set_shim(None);
             // The exit is on record: the shim need not wait for us any longer.
@@ -123,7 +126,7 @@ impl Engine {
         } else {
             Ok(())
         };
-        if !removal {
+        if !removal && recorded {
             let dir = self.settings.sandbox_dir(&container.id);
             let _ = std::fs::remove_dir_all(dir);
         }
@@ -136,6 +139,18 @@ impl Engine {
             self.restart_later(container, delay);
         }
         removed
+    }
+
+    /// Writes the end down. Where the disk has no room it is announced all the same: exit.json
+    /// stays and tells the next daemon.
+    fn record_end(&self, record: &ContainerRecord) -> bool {
+        match self.store_soon(record) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(error = %error.chain(), container = %record.id, "its end is not on record yet");
+                false
+            }
+        }
     }
 
     /// Whether and when the policy wants it again.
