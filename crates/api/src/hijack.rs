@@ -41,7 +41,7 @@ const COPY_BUFFER: usize = 32 << 10;
 /// A client that runs has read the head by then.
 const HEAD_SPIN: Duration = Duration::from_micros(300);
 /// One that has not by then gets the rest as it is.
-const HEAD_PATIENCE: Duration = Duration::from_millis(20);
+const HEAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The content type of a process's output.
 pub(crate) fn content_type(tty: bool, version: ApiVersion) -> &'static str {

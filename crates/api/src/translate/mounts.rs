@@ -59,9 +59,16 @@ fn plain(source: MountSource, target: &str) -> Mount {
     }
 }
 
-/// Takes out empty and `.` parts, as paths compare without them; `..` is refused elsewhere.
+/// The path as the kernel would walk it: without empty, `.` and `..` parts.
 fn clean(path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
     format!("/{}", parts.join("/"))
 }
 
@@ -72,9 +79,6 @@ fn check_target(whole: &str, target: &str) -> Result<()> {
     }
     if target.contains('\0') {
         return Err(wrong("it contains a NUL byte"));
-    }
-    if target.split('/').any(|part| part == "..") {
-        return Err(wrong("the mount path may not contain '..'"));
     }
     if clean(target) == "/" {
         return Err(wrong("destination can't be '/'"));
@@ -94,6 +98,12 @@ fn bind(text: &str) -> Result<Mount> {
     };
     check_target(text, target)?;
     let named = !source.starts_with('/');
+    if named && !source.is_empty() && hull_model::name::validate("volume", source).is_err() {
+        return Err(Error::invalid(format!(
+            "create {source}: {source:?} includes invalid characters for a local volume name, only \
+             \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+        )));
+    }
     let mut mount = Mount {
         mode: options.to_owned(),
         from_volume_flag: true,
@@ -343,6 +353,7 @@ mod tests {
         assert_eq!((mount.propagation.as_str(), mount.target.as_str()), ("rslave", "/dst"));
         let mount = one("data:/var//lib/:nocopy").unwrap();
         assert_eq!(mount.target, "/var/lib");
+        assert_eq!(one("/src:/a/../b").unwrap().target, "/b");
         let want = MountSource::Volume { name: "data".into(), anonymous: false, no_copy: true };
         assert_eq!(mount.source, want);
     }
@@ -350,8 +361,8 @@ mod tests {
     #[test]
     fn malformed_volume_flags_are_refused() {
         for bad in [
-            "", ":", "/a:", "/a:b", "/a:/", "/a:/b:ro:x", "/a:/b:ro,rw", "/a:/b:odd", "/a:/../etc",
-            "v:/b:rshared", ":/b", "/a:/b:nocopy", "/a:/b:ro,",
+            "", ":", "/a:", "/a:b", "/a:/", "/a:/b:ro:x", "/a:/b:ro,rw", "/a:/b:odd", "rel/x:/b", "/a:/b/..",
+            "vol:/b:rshared", ":/b", "/a:/b:nocopy", "/a:/b:ro,",
         ] {
             assert!(one(bad).is_err(), "{bad:?}");
         }
@@ -385,7 +396,7 @@ mod tests {
     #[test]
     fn mounts_round_trip() {
         let json = serde_json::json!({
-            "Binds": ["/a:/b:ro", "v:/c"],
+            "Binds": ["/a:/b:ro", "vol:/c"],
             "Tmpfs": {"/t": "size=1m"},
             "Mounts": [{"Type": "bind", "Source": "/s", "Target": "/d", "ReadOnly": true},
                        {"Type": "volume", "Source": "w", "Target": "/w"},
