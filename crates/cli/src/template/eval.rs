@@ -2,6 +2,7 @@
 
 use super::funcs::{self, Mode};
 use super::parser::{Base, Node, Pipeline, Term};
+use super::source::{command_text, label_title, pipeline_text, term_text};
 use super::value::{Map, Value};
 use super::{MissingKey, TemplateError};
 
@@ -437,46 +438,4 @@ impl<'a> Evaluator<'a> {
             message,
         }
     }
-}
-
-/// The column title of a label: the last part of its name.
-fn label_title(name: &str) -> String {
-    name.rsplit('.')
-        .next()
-        .unwrap_or(name)
-        .replace(['-', '_'], " ")
-}
-
-fn pipeline_text(pipeline: &Pipeline) -> String {
-    pipeline
-        .commands
-        .iter()
-        .map(|command| command_text(command))
-        .collect::<Vec<_>>()
-        .join(" | ")
-}
-
-fn command_text(command: &[Term]) -> String {
-    command.iter().map(term_text).collect::<Vec<_>>().join(" ")
-}
-
-/// The term as it was written, for errors.
-fn term_text(term: &Term) -> String {
-    let mut text = match &term.base {
-        Base::Dot if term.fields.is_empty() => ".".to_owned(),
-        Base::Dot => String::new(),
-        Base::Variable(name) => format!("${name}"),
-        Base::Function(name) => name.clone(),
-        Base::Str(value) => format!("{value:?}"),
-        Base::Int(value) => value.to_string(),
-        Base::Float(value) => value.to_string(),
-        Base::Bool(value) => value.to_string(),
-        Base::Nil => "nil".to_owned(),
-        Base::Sub(inner) => format!("({})", pipeline_text(inner)),
-    };
-    for field in &term.fields {
-        text.push('.');
-        text.push_str(field);
-    }
-    text
 }

@@ -8,7 +8,9 @@ mod eval;
 mod funcs;
 mod lexer;
 mod parser;
+mod pipeline;
 mod printf;
+mod source;
 mod value;
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ pub(crate) mod attach;
 pub(crate) mod create;
 pub(crate) mod create_flags;
 pub(crate) mod create_request;
+#[cfg(test)]
+mod create_request_tests;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod inspect;
