@@ -283,7 +283,11 @@ impl Sandbox for Container {
 /// A failure with every cause in its message.
 fn failed(error: &LaunchError) -> Failure {
     let mut message = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = match error.kind() {
+        // The user's own mistake: the message has the reason in the words he knows.
+        ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable => None,
+        _ => std::error::Error::source(error),
+    };
     while let Some(error) = cause {
         message.push_str(": ");
         message.push_str(&error.to_string());
