@@ -236,12 +236,6 @@ impl<'a> Evaluator<'a> {
         };
         match &head.base {
             Base::Function(name) => {
-                if !funcs::known(name) {
-                    return Err(TemplateError::parse(
-                        pipeline.line,
-                        format!("function {name:?} not defined"),
-                    ));
-                }
                 // `and` and `or` stop at the first argument that decides.
                 if name == "and" || name == "or" {
                     return self.short_circuit(pipeline, name == "or", rest, dot, piped);

@@ -1,6 +1,7 @@
 //! Parses what stands in an action: commands joined by `|`, with the variables that take the result.
 
 use super::TemplateError;
+use super::funcs::known;
 use super::lexer::Token;
 use super::parser::{Base, MAX_DEPTH, Pipeline, Term};
 
@@ -110,7 +111,13 @@ impl Cursor {
                         "true" => Base::Bool(true),
                         "false" => Base::Bool(false),
                         "nil" => Base::Nil,
-                        _ => Base::Function(word),
+                        name if known(name) => Base::Function(word),
+                        name => {
+                            return Err(TemplateError::parse(
+                                self.line,
+                                format!("function {name:?} not defined"),
+                            ));
+                        }
                     },
                     fields: Vec::new(),
                 },
