@@ -164,7 +164,8 @@ fn systemd_socket_activation_serves_on_the_socket_handed_over() {
         .limit(Duration::from_secs(60))
         .spawn();
     let answered = wait_until(Duration::from_secs(10), || {
-        socket.exists() && hull_testkit::http::request(&socket, "GET", "/_ping", None).status == 200
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            && hull_testkit::http::request(&socket, "GET", "/_ping", None).status == 200
     });
     activated.signal("TERM");
     let out = activated.finish();
