@@ -71,7 +71,10 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
     };
     let variable = |name: &str| std::env::var(name).ok();
     let env = Overrides::from_env(variable)?;
-    let named = flags.config.clone().or_else(|| variable("HULL_CONFIG").map(PathBuf::from));
+    let named = flags
+        .config
+        .clone()
+        .or_else(|| variable("HULL_CONFIG").map(PathBuf::from));
     let file = match &named {
         Some(path) => Some(read(path)?),
         None => read(Path::new(CONFIG_FILE)).ok(),
@@ -94,13 +97,17 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
         cgroup_parent: flags.cgroup_parent,
         log_level: flags.log_level,
     };
-    let program = std::fs::read_link("/proc/self/exe").context("cannot find this program's own file")?;
+    let program =
+        std::fs::read_link("/proc/self/exe").context("cannot find this program's own file")?;
     let bin_dir = program.parent().unwrap_or(Path::new("/")).to_owned();
-    Ok(Asked::Serve(Box::new(Settings::resolve(flags, env, file, bin_dir))))
+    Ok(Asked::Serve(Box::new(Settings::resolve(
+        flags, env, file, bin_dir,
+    ))))
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read config file {}", path.display()))
+    std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read config file {}", path.display()))
 }
 
 /// Takes `unix://` off, as Docker's `-H` has it.
@@ -121,7 +128,9 @@ mod tests {
 
     #[test]
     fn flags_are_read_into_settings() {
-        let Asked::Serve(settings) = asked(&["--run-dir", "/r", "-H", "unix:///s/x.sock", "--mtu", "1400"]) else {
+        let Asked::Serve(settings) =
+            asked(&["--run-dir", "/r", "-H", "unix:///s/x.sock", "--mtu", "1400"])
+        else {
             panic!("flags were refused");
         };
         assert_eq!(settings.run_dir, Path::new("/r"));

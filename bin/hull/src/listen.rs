@@ -42,8 +42,13 @@ impl Drop for Made {
 /// # Errors
 /// If what was handed over is no listening unix socket.
 pub(crate) fn activated() -> anyhow::Result<Option<Sockets>> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<i32>().ok());
-    let ours = number("LISTEN_PID").and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<i32>().ok())
+    };
+    let ours =
+        number("LISTEN_PID").and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id());
     let count = number("LISTEN_FDS").unwrap_or_default();
     if !ours || count < 1 {
         return Ok(None);
@@ -52,21 +57,31 @@ pub(crate) fn activated() -> anyhow::Result<Option<Sockets>> {
         bail!("LISTEN_FDS={count}: more than {MAX_FDS} sockets were handed over");
     }
     let take = |fd: i32| -> anyhow::Result<UnixListener> {
-        let fd = hull_sys::inherited::take(fd).with_context(|| format!("cannot take descriptor {fd} of LISTEN_FDS"))?;
+        let fd = hull_sys::inherited::take(fd)
+            .with_context(|| format!("cannot take descriptor {fd} of LISTEN_FDS"))?;
         checked(fd)
     };
-    let listeners = (FIRST_FD..FIRST_FD + count).map(take).collect::<anyhow::Result<_>>()?;
-    Ok(Some(Sockets { listeners, _made: None }))
+    let listeners = (FIRST_FD..FIRST_FD + count)
+        .map(take)
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Some(Sockets {
+        listeners,
+        _made: None,
+    }))
 }
 
 fn checked(fd: OwnedFd) -> anyhow::Result<UnixListener> {
     use rustix::net::{AddressFamily, sockopt};
     let unix = sockopt::socket_domain(fd.as_fd()).is_ok_and(|family| family == AddressFamily::UNIX);
     if !unix || !sockopt::socket_acceptconn(fd.as_fd()).unwrap_or(false) {
-        bail!("a descriptor of LISTEN_FDS is no listening unix socket: use ListenStream=/path in the unit");
+        bail!(
+            "a descriptor of LISTEN_FDS is no listening unix socket: use ListenStream=/path in the unit"
+        );
     }
     let listener = UnixListener::from(fd);
-    listener.set_nonblocking(true).context("cannot prepare a socket of LISTEN_FDS")?;
+    listener
+        .set_nonblocking(true)
+        .context("cannot prepare a socket of LISTEN_FDS")?;
     Ok(listener)
 }
 
@@ -98,10 +113,14 @@ pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Sockets> {
     name.push(format!(".{}", std::process::id()));
     let made = PathBuf::from(name);
     let _ = std::fs::remove_file(&made);
-    let listener = UnixListener::bind(&made).with_context(|| format!("cannot listen on {shown}"))?;
+    let listener =
+        UnixListener::bind(&made).with_context(|| format!("cannot listen on {shown}"))?;
     let finish = || -> std::io::Result<()> {
         listener.set_nonblocking(true)?;
-        if let Some(gid) = group_id(&std::fs::read_to_string("/etc/group").unwrap_or_default(), group) {
+        if let Some(gid) = group_id(
+            &std::fs::read_to_string("/etc/group").unwrap_or_default(),
+            group,
+        ) {
             std::os::unix::fs::chown(&made, None, Some(gid))?;
         }
         std::fs::set_permissions(&made, std::fs::Permissions::from_mode(MODE))?;
@@ -111,13 +130,21 @@ pub(crate) fn bind(path: &Path, group: &str) -> anyhow::Result<Sockets> {
         let _ = std::fs::remove_file(&made);
         return Err(error).with_context(|| format!("cannot prepare socket {shown}"));
     }
-    let made = inode(path).map(|inode| Made { path: path.to_owned(), inode });
-    Ok(Sockets { listeners: vec![listener], _made: made })
+    let made = inode(path).map(|inode| Made {
+        path: path.to_owned(),
+        inode,
+    });
+    Ok(Sockets {
+        listeners: vec![listener],
+        _made: made,
+    })
 }
 
 fn inode(path: &Path) -> Option<u64> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
+    std::fs::symlink_metadata(path)
+        .ok()
+        .map(|metadata| metadata.ino())
 }
 
 /// Finds a group in the text of group(5). A static program cannot ask NSS.

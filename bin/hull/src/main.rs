@@ -8,6 +8,9 @@ mod serve;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let hooks = hull_cli::Hooks { daemon: serve::main, version: env!("CARGO_PKG_VERSION") };
+    let hooks = hull_cli::Hooks {
+        daemon: serve::main,
+        version: env!("CARGO_PKG_VERSION"),
+    };
     hull_cli::main(std::env::args_os(), &hooks)
 }

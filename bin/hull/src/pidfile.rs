@@ -52,13 +52,17 @@ impl PidFile {
                     path.display()
                 );
             }
-            let this = Self { file, path: path.to_owned() };
+            let this = Self {
+                file,
+                path: path.to_owned(),
+            };
             // Its owner may have removed it between our opening and our locking; dropping ours
             // then removes nothing.
             if !this.is_current() {
                 continue;
             }
-            this.write().with_context(|| format!("cannot write {}", path.display()))?;
+            this.write()
+                .with_context(|| format!("cannot write {}", path.display()))?;
             return Ok(this);
         }
     }
@@ -99,7 +103,9 @@ mod tests {
         let first = PidFile::take(&path, Duration::ZERO).unwrap();
         let pid = std::process::id().to_string();
         assert_eq!(std::fs::read_to_string(&path).unwrap().trim(), pid);
-        let refused = PidFile::take(&path, Duration::ZERO).unwrap_err().to_string();
+        let refused = PidFile::take(&path, Duration::ZERO)
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains(&pid), "{refused}");
         drop(first);
         assert!(!path.exists());

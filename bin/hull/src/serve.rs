@@ -50,7 +50,9 @@ fn run(args: Vec<OsString>, begun: Instant) -> anyhow::Result<ExitCode> {
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
@@ -62,7 +64,11 @@ fn run(args: Vec<OsString>, begun: Instant) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -> anyhow::Result<()> {
+async fn serve(
+    settings: Settings,
+    activated: Option<Sockets>,
+    begun: Instant,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;
     // Neither a terminal that closes nor a client that goes ends the daemon.
@@ -72,9 +78,15 @@ async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -
     }
     // One who still listens will not end by itself; one who does not is about to.
     let handed_over = activated.is_some();
-    let patience = if !handed_over && listen::is_live(&settings.socket) { Duration::ZERO } else { STOPPING };
+    let patience = if !handed_over && listen::is_live(&settings.socket) {
+        Duration::ZERO
+    } else {
+        STOPPING
+    };
     let pid_file = PidFile::take(&settings.pid_file, patience)?;
-    let engine = Engine::open(settings.clone()).await.map_err(|error| anyhow::anyhow!(error.chain()))?;
+    let engine = Engine::open(settings.clone())
+        .await
+        .map_err(|error| anyhow::anyhow!(error.chain()))?;
     let sockets = match activated {
         Some(sockets) => sockets,
         None => listen::bind(&settings.socket, &settings.group)?,
@@ -108,14 +120,18 @@ async fn serve(settings: Settings, activated: Option<Sockets>, begun: Instant) -
 
 /// Tells systemd how things are (sd_notify(3)), where it asked.
 fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| match path.to_str().and_then(|p| p.strip_prefix('@')) {
-        Some(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-            socket.send_to_addr(state.as_bytes(), &address)
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        match path.to_str().and_then(|p| p.strip_prefix('@')) {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(state.as_bytes(), &address)
+            }
+            None => socket.send_to(state.as_bytes(), &path),
         }
-        None => socket.send_to(state.as_bytes(), &path),
     });
     if let Err(error) = sent {
         tracing::warn!("cannot notify systemd: {error}");

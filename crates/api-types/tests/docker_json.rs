@@ -45,7 +45,12 @@ fn create_request_of_docker_cli_with_many_flags_is_read_whole() {
     assert_eq!(host.mounts[0].target, "/v");
     assert_eq!(host.init, Some(true));
     assert_eq!(host.isolation, "default");
-    assert!(request.networking_config.endpoints_config.contains_key("default"));
+    assert!(
+        request
+            .networking_config
+            .endpoints_config
+            .contains_key("default")
+    );
 }
 
 /// Each key that `ours` lacks or has otherwise, but for lists: Docker's null is our `[]`.
@@ -101,7 +106,10 @@ fn command_as_one_string_is_a_list_of_one() {
 
 #[test]
 fn empty_and_null_bodies_are_zero() {
-    assert_eq!(serde_json::from_str::<CreateRequest>("{}").unwrap(), CreateRequest::default());
+    assert_eq!(
+        serde_json::from_str::<CreateRequest>("{}").unwrap(),
+        CreateRequest::default()
+    );
     let nulls = json!({"HostConfig": null, "NetworkingConfig": null, "Env": null, "Labels": null});
     assert_eq!(
         serde_json::from_value::<CreateRequest>(nulls).unwrap(),
@@ -136,7 +144,12 @@ fn inspect_writes_dockers_names_in_dockers_order() {
     assert_eq!(value["HostConfig"]["UTSMode"], "");
     assert!(value.get("SizeRw").is_none());
     let host = serde_json::to_string(&HostConfig::default()).unwrap();
-    let order = ["\"Isolation\"", "\"CpuShares\"", "\"IOMaximumBandwidth\"", "\"MaskedPaths\""];
+    let order = [
+        "\"Isolation\"",
+        "\"CpuShares\"",
+        "\"IOMaximumBandwidth\"",
+        "\"MaskedPaths\"",
+    ];
     let places: Vec<_> = order.iter().map(|key| host.find(key).unwrap()).collect();
     assert!(places.is_sorted(), "{host}");
 }
@@ -147,7 +160,10 @@ fn ports_exposed_but_not_published_are_null() {
     inspect.network_settings.ports.insert("80/tcp".into(), None);
     let value = serde_json::to_value(&inspect).unwrap();
     assert_eq!(value["NetworkSettings"]["Ports"], json!({"80/tcp": null}));
-    assert_eq!(serde_json::from_value::<ContainerInspect>(value).unwrap(), inspect);
+    assert_eq!(
+        serde_json::from_value::<ContainerInspect>(value).unwrap(),
+        inspect
+    );
 }
 
 #[test]
@@ -164,7 +180,10 @@ fn replies_of_docker_are_read() {
     }])).unwrap();
     assert_eq!(list[0].image_id, "d74508fb6632");
     assert_eq!(list[0].ports[0].public_port, 3333);
-    assert_eq!(list[0].network_settings.networks["bridge"].ip_address, "172.17.0.2");
+    assert_eq!(
+        list[0].network_settings.networks["bridge"].ip_address,
+        "172.17.0.2"
+    );
     assert_eq!(list[0].mounts[0].kind, "volume");
 
     let wait: WaitResponse = serde_json::from_value(json!({"StatusCode": 137})).unwrap();
@@ -182,7 +201,10 @@ fn replies_of_docker_are_read() {
         "time": 1461943101, "timeNano": 1461943101381709551_i64
     }))
     .unwrap();
-    assert_eq!((event.kind.as_str(), event.actor.id.as_str()), ("container", "c"));
+    assert_eq!(
+        (event.kind.as_str(), event.actor.id.as_str()),
+        ("container", "c")
+    );
 
     let info: Info = serde_json::from_value(
         json!({"ID": "x", "NCPU": 2, "MemTotal": 1, "DriverStatus": [["Backing Filesystem", "xfs"]],
@@ -222,5 +244,8 @@ fn stats_of_cgroup_v1_and_v2_are_read() {
     .unwrap();
     assert_eq!(v2.pids_stats.limit, u64::MAX);
     let text = serde_json::to_string(&v2).unwrap();
-    assert!(!text.contains("percpu_usage") && !text.contains("max_usage"), "{text}");
+    assert!(
+        !text.contains("percpu_usage") && !text.contains("max_usage"),
+        "{text}"
+    );
 }

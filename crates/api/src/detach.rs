@@ -52,7 +52,9 @@ impl DetachKeys {
 
 fn key(text: &str) -> Option<u8> {
     if let Some(name) = text.strip_prefix("ctrl-") {
-        let &[letter] = name.as_bytes() else { return None };
+        let &[letter] = name.as_bytes() else {
+            return None;
+        };
         return match letter.to_ascii_lowercase() {
             letter @ b'a'..=b'z' => Some(letter - b'a' + 1),
             b'@' => Some(0),
@@ -84,13 +86,19 @@ mod tests {
 
     #[test]
     fn sequence_split_over_reads_detaches() {
-        assert_eq!(run("", &[b"ls\n\x10", b"\x11rest"]), (b"ls\n".to_vec(), true));
+        assert_eq!(
+            run("", &[b"ls\n\x10", b"\x11rest"]),
+            (b"ls\n".to_vec(), true)
+        );
         assert_eq!(run("ctrl-a,d", &[b"x\x01d"]), (b"x".to_vec(), true));
     }
 
     #[test]
     fn broken_off_sequence_is_passed_on() {
-        assert_eq!(run("", &[b"\x10", b"a\x11"]), (b"\x10a\x11".to_vec(), false));
+        assert_eq!(
+            run("", &[b"\x10", b"a\x11"]),
+            (b"\x10a\x11".to_vec(), false)
+        );
         assert_eq!(run("", &[b"\x10\x10\x11"]), (b"\x10".to_vec(), true));
     }
 

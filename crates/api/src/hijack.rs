@@ -70,7 +70,12 @@ pub(crate) struct Relay {
 impl Relay {
     /// A plain one.
     pub(crate) fn new(shim: UnixStream) -> Self {
-        Self { shim, before: Vec::new(), detach: None, until: None }
+        Self {
+            shim,
+            before: Vec::new(),
+            detach: None,
+            until: None,
+        }
     }
 }
 
@@ -101,7 +106,13 @@ impl Hijack {
                 format!("cannot make a socket pair for the stream: {error}"),
             )
         })?;
-        Ok(self.relay(Relay { before: text, ..Relay::new(ours) }, content_type))
+        Ok(self.relay(
+            Relay {
+                before: text,
+                ..Relay::new(ours)
+            },
+            content_type,
+        ))
     }
 
     /// Answers the request and relays between its client and the shim from then on.
@@ -127,7 +138,6 @@ impl Hijack {
     }
 }
 
-
 /// The upgrade that a request asks for.
 pub(crate) fn upgrade(request: &mut Request) -> Option<OnUpgrade> {
     wants_upgrade(request.headers()).then(|| hyper::upgrade::on(request))
@@ -145,7 +155,9 @@ pub(crate) fn frame(stream: u8, data: &[u8]) -> Vec<u8> {
 fn wants_upgrade(headers: &HeaderMap) -> bool {
     let has = |name, word: &str| {
         let values = headers.get_all(name).into_iter();
-        let mut words = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+        let mut words = values
+            .filter_map(|v| v.to_str().ok())
+            .flat_map(|v| v.split(','));
         words.any(|w| w.trim().eq_ignore_ascii_case(word))
     };
     has(header::UPGRADE, "tcp") && has(header::CONNECTION, "upgrade")
@@ -309,7 +321,16 @@ mod tests {
         let (ours, shim) = UnixStream::pair().unwrap();
         tokio::spawn(async move {
             let (read, write) = server.into_split();
-            copy(b"early ", read, write, Relay { detach, ..Relay::new(ours) }).await;
+            copy(
+                b"early ",
+                read,
+                write,
+                Relay {
+                    detach,
+                    ..Relay::new(ours)
+                },
+            )
+            .await;
         });
         (client, shim)
     }
@@ -350,11 +371,21 @@ mod tests {
         });
         tokio::spawn(async move {
             let (read, write) = server.into_split();
-            copy(b"", read, write, Relay { until: Some(until), ..Relay::new(ours) }).await;
+            copy(
+                b"",
+                read,
+                write,
+                Relay {
+                    until: Some(until),
+                    ..Relay::new(ours)
+                },
+            )
+            .await;
         });
         drop(shim);
         let mut byte = [0];
-        let early = tokio::time::timeout(std::time::Duration::from_millis(50), client.read(&mut byte));
+        let early =
+            tokio::time::timeout(std::time::Duration::from_millis(50), client.read(&mut byte));
         assert!(early.await.is_err());
         ended.send(()).unwrap();
         assert_eq!(client.read(&mut byte).await.unwrap(), 0);
@@ -362,7 +393,9 @@ mod tests {
 
     #[test]
     fn content_type_follows_terminal_and_version() {
-        let old = crate::version::split(&"/v1.41/info".parse().unwrap()).unwrap().0;
+        let old = crate::version::split(&"/v1.41/info".parse().unwrap())
+            .unwrap()
+            .0;
         assert_eq!(content_type(true, ApiVersion::NEWEST), RAW_STREAM);
         assert_eq!(content_type(false, ApiVersion::NEWEST), MULTIPLEXED_STREAM);
         assert_eq!(content_type(false, old), RAW_STREAM);

@@ -27,6 +27,10 @@ use tokio::net::UnixListener;
 
 /// Serves the API of an engine on every listener until `shutdown` ends; requests that run then
 /// get a moment to end, streams are cut off.
-pub async fn serve(listeners: Vec<UnixListener>, engine: Arc<Engine>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(
+    listeners: Vec<UnixListener>,
+    engine: Arc<Engine>,
+    shutdown: impl Future<Output = ()>,
+) {
     server::serve(listeners, router::router(engine), shutdown).await;
 }

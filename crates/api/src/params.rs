@@ -42,7 +42,11 @@ impl Params {
 
     /// A truth value with a default for a parameter that is missing.
     pub(crate) fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.has(name) { self.flag(name) } else { default }
+        if self.has(name) {
+            self.flag(name)
+        } else {
+            default
+        }
     }
 
     /// A number; `None` where it is missing or empty.
@@ -52,7 +56,9 @@ impl Params {
             return Ok(None);
         }
         value.parse().map(Some).map_err(|_| {
-            ApiError::bad_request(format!("invalid value for {name}: {value:?} is not a number"))
+            ApiError::bad_request(format!(
+                "invalid value for {name}: {value:?} is not a number"
+            ))
         })
     }
 

@@ -80,7 +80,9 @@ fn image_routes() -> Router<Arc<Engine>> {
         // Names have slashes, so what follows them is taken off by hand.
         .route(
             "/images/{*rest}",
-            get(images::named_get).post(images::named_post).delete(images::remove),
+            get(images::named_get)
+                .post(images::named_post)
+                .delete(images::remove),
         )
 }
 
@@ -89,11 +91,17 @@ fn other_routes() -> Router<Arc<Engine>> {
         .route("/volumes", get(volumes::list))
         .route("/volumes/create", post(volumes::create))
         .route("/volumes/prune", post(volumes::prune))
-        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
+        .route(
+            "/volumes/{name}",
+            get(volumes::inspect).delete(volumes::remove),
+        )
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
-        .route("/networks/{name}", get(networks::inspect).delete(networks::remove))
+        .route(
+            "/networks/{name}",
+            get(networks::inspect).delete(networks::remove),
+        )
         .route("/networks/{name}/connect", post(networks::create))
         .route("/networks/{name}/disconnect", post(networks::create))
 }

@@ -99,7 +99,9 @@ async fn connection(
     service: Api,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let served = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let served = http
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -149,7 +151,10 @@ fn sign(response: &mut Response<Body>) {
     let headers = response.headers_mut();
     for (name, value) in [
         (header::SERVER, SERVER),
-        (HeaderName::from_static("api-version"), hull_api_types::API_VERSION),
+        (
+            HeaderName::from_static("api-version"),
+            hull_api_types::API_VERSION,
+        ),
         (HeaderName::from_static("docker-experimental"), "false"),
         (HeaderName::from_static("ostype"), "linux"),
     ] {

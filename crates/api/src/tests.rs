@@ -25,14 +25,19 @@ struct Server {
 
 impl Server {
     fn start(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("hull-api-{name}-{}.sock", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("hull-api-{name}-{}.sock", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).unwrap();
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(crate::server::serve(vec![listener], routes(), async {
             let _ = stopped.await;
         }));
-        Self { path, stop: Some(stop), ended: Some(ended) }
+        Self {
+            path,
+            stop: Some(stop),
+            ended: Some(ended),
+        }
     }
 
     async fn connect(&self) -> UnixStream {
@@ -46,17 +51,22 @@ impl Server {
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(10), read).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_secs(10), read)
+            .await
+            .unwrap();
         String::from_utf8_lossy(&answer).into_owned()
     }
 
     async fn get(&self, path: &str) -> String {
-        self.raw(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes()).await
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").as_bytes())
+            .await
     }
 
     async fn post(&self, path: &str, headers: &str, body: &str) -> String {
         let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
         self.raw(format!("{head}{body}").as_bytes()).await
     }
 }
@@ -113,12 +123,23 @@ async fn ping_is_signed_with_or_without_version() {
         let answer = server.get(path).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.ends_with("\r\n\r\nOK"), "{answer}");
-        for header in ["api-version: 1.51", "ostype: linux", "docker-experimental: false", "builder-version: 1", "server: Hull/"] {
+        for header in [
+            "api-version: 1.51",
+            "ostype: linux",
+            "docker-experimental: false",
+            "builder-version: 1",
+            "server: Hull/",
+        ] {
             assert!(answer.contains(header), "{header} is not in {answer}");
         }
     }
-    let head = server.raw(b"HEAD /_ping HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"), "{head}");
+    let head = server
+        .raw(b"HEAD /_ping HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        .await;
+    assert!(
+        head.starts_with("HTTP/1.1 200") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
@@ -126,19 +147,33 @@ async fn unknown_route_method_and_version_are_refused() {
     let server = Server::start("routes");
     let answer = server.get("/v1.41/nothing/here").await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
-    assert!(answer.ends_with("{\"message\":\"page not found\"}"), "{answer}");
+    assert!(
+        answer.ends_with("{\"message\":\"page not found\"}"),
+        "{answer}"
+    );
     assert!(server.get("/create").await.starts_with("HTTP/1.1 404"));
     let answer = server.get("/v1.23/_ping").await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("is too old"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("is too old"),
+        "{answer}"
+    );
     let answer = server.get("/v9.1/_ping").await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("is too new"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("is too new"),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
 async fn malformed_bodies_are_refused_and_the_server_lives() {
     let server = Server::start("bodies");
-    let good = server.post("/v1.50/create", JSON, r#"{"Image":"busybox"}"#).await;
-    assert!(good.starts_with("HTTP/1.1 200") && good.contains("busybox"), "{good}");
+    let good = server
+        .post("/v1.50/create", JSON, r#"{"Image":"busybox"}"#)
+        .await;
+    assert!(
+        good.starts_with("HTTP/1.1 200") && good.contains("busybox"),
+        "{good}"
+    );
     for (headers, body, words) in [
         (JSON, "", "EOF"),
         (JSON, "{", "EOF"),
@@ -147,7 +182,11 @@ async fn malformed_bodies_are_refused_and_the_server_lives() {
         (JSON, r#"{"HostConfig":{"Memory":"64m"}}"#, "invalid type"),
         (JSON, "[1]", "invalid"),
         (JSON, "\u{0}\u{1}", "invalid JSON"),
-        ("Content-Type: text/plain\r\n", "{}", "must be 'application/json'"),
+        (
+            "Content-Type: text/plain\r\n",
+            "{}",
+            "must be 'application/json'",
+        ),
         ("", "{}", "must be 'application/json'"),
     ] {
         let answer = server.post("/create", headers, body).await;
@@ -155,10 +194,18 @@ async fn malformed_bodies_are_refused_and_the_server_lives() {
         assert!(answer.contains(words), "{body:?}: {answer}");
     }
     let deep = "[".repeat(200_000);
-    assert!(server.post("/create", JSON, &deep).await.starts_with("HTTP/1.1 400"));
+    assert!(
+        server
+            .post("/create", JSON, &deep)
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
     let large = format!(r#"{{"Image":"{}"}}"#, "x".repeat(body::MAX_JSON));
     let answer = server.post("/create", JSON, &large).await;
-    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("too large"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.1 400") && answer.contains("too large"),
+        "{answer}"
+    );
     assert!(server.get("/_ping").await.ends_with("OK"));
 }
 
@@ -177,10 +224,15 @@ async fn garbage_and_truncated_requests_do_not_stop_the_server() {
         format!("GET /{long} HTTP/1.1\r\nHost: h\r\n\r\n").into_bytes(),
     ] {
         let answer = server.raw(&bytes).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
     }
     let mut cut = server.connect().await;
-    cut.write_all(b"POST /create HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{").await.unwrap();
+    cut.write_all(b"POST /create HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{")
+        .await
+        .unwrap();
     drop(cut);
     assert!(server.get("/_ping").await.ends_with("OK"));
 }
@@ -200,7 +252,11 @@ async fn upgraded_connection_is_a_stream_both_ways() {
     }
     let head = String::from_utf8(head).unwrap();
     assert!(head.starts_with("HTTP/1.1 101 UPGRADED\r\n"), "{head}");
-    for header in ["connection: Upgrade", "upgrade: tcp", "content-type: application/vnd.docker.multiplexed-stream"] {
+    for header in [
+        "connection: Upgrade",
+        "upgrade: tcp",
+        "content-type: application/vnd.docker.multiplexed-stream",
+    ] {
         assert!(head.contains(header), "{header} is not in {head}");
     }
     stream.write_all(b"late").await.unwrap();
@@ -215,7 +271,10 @@ async fn stream_without_upgrade_is_a_body() {
     let server = Server::start("plain");
     let answer = server.post("/v1.41/attach", "", "input").await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.contains("content-type: application/vnd.docker.raw-stream"), "{answer}");
+    assert!(
+        answer.contains("content-type: application/vnd.docker.raw-stream"),
+        "{answer}"
+    );
     assert!(answer.contains("input"), "{answer}");
 }
 
@@ -223,15 +282,23 @@ async fn stream_without_upgrade_is_a_body() {
 async fn shutdown_ends_idle_connections_at_once_and_endless_streams_soon() {
     let mut server = Server::start("shutdown");
     let mut idle = server.connect().await;
-    idle.write_all(b"GET /_ping HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET /_ping HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
     let mut first = [0; 15];
     idle.read_exact(&mut first).await.unwrap();
     let mut endless = server.connect().await;
-    endless.write_all(b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    endless
+        .write_all(b"GET /endless HTTP/1.1\r\nHost: h\r\n\r\n")
+        .await
+        .unwrap();
     endless.read_exact(&mut first).await.unwrap();
     drop(server.stop.take());
     let ended = server.ended.take().unwrap();
-    tokio::time::timeout(Duration::from_secs(5), ended).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), ended)
+        .await
+        .unwrap()
+        .unwrap();
     let mut rest = Vec::new();
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(UnixStream::connect(&server.path).await.is_err());
@@ -245,10 +312,15 @@ async fn round_trip_takes_microseconds() {
     let body = include_str!("../../api-types/tests/data/create-full.json");
     let length = body.len();
     let requests = [
-        ("GET /_ping", "GET /v1.50/_ping HTTP/1.1\r\nHost: h\r\n\r\n".to_owned()),
+        (
+            "GET /_ping",
+            "GET /v1.50/_ping HTTP/1.1\r\nHost: h\r\n\r\n".to_owned(),
+        ),
         (
             "POST create",
-            format!("POST /v1.50/create HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: {length}\r\n\r\n{body}"),
+            format!(
+                "POST /v1.50/create HTTP/1.1\r\nHost: h\r\n{JSON}Content-Length: {length}\r\n\r\n{body}"
+            ),
         ),
     ];
     for (name, request) in requests {

@@ -14,12 +14,24 @@ pub(crate) struct ApiVersion {
 
 impl ApiVersion {
     /// The newest.
-    pub(crate) const NEWEST: Self = Self { major: 1, minor: 51 };
-    const OLDEST: Self = Self { major: 1, minor: 24 };
+    pub(crate) const NEWEST: Self = Self {
+        major: 1,
+        minor: 51,
+    };
+    const OLDEST: Self = Self {
+        major: 1,
+        minor: 24,
+    };
     /// From here on pruning volumes spares the named ones.
-    pub(crate) const PRUNES_ANONYMOUS: Self = Self { major: 1, minor: 42 };
+    pub(crate) const PRUNES_ANONYMOUS: Self = Self {
+        major: 1,
+        minor: 42,
+    };
     /// From here on streams without a terminal say that they are multiplexed.
-    pub(crate) const MULTIPLEXED_TYPE: Self = Self { major: 1, minor: 42 };
+    pub(crate) const MULTIPLEXED_TYPE: Self = Self {
+        major: 1,
+        minor: 42,
+    };
 
     /// The version that a request came with.
     pub(crate) fn of(request: &Request) -> Self {

@@ -3,7 +3,8 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use hull_api_types::container::{
-    ContainersPruneResponse, CreateRequest, CreateResponse, TopResponse, UpdateRequest, UpdateResponse,
+    ContainersPruneResponse, CreateRequest, CreateResponse, TopResponse, UpdateRequest,
+    UpdateResponse,
 };
 use hull_engine::RemoveOptions;
 
@@ -14,7 +15,12 @@ use crate::params::Params;
 use crate::translate::{create, limits};
 
 /// `POST /containers/create`
-pub(crate) async fn create(State(engine): Eng, uri: Uri, headers: HeaderMap, body: Body) -> ApiResult {
+pub(crate) async fn create(
+    State(engine): Eng,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
     let params = Params::of(&uri);
     let wire: Option<CreateRequest> = body::json(&headers, body).await?;
     let wire = wire.ok_or_else(|| {
@@ -25,7 +31,10 @@ pub(crate) async fn create(State(engine): Eng, uri: Uri, headers: HeaderMap, bod
     let name = (!name.is_empty()).then(|| name.to_owned());
     let request = create::request(name, wire, params.get("platform"))?;
     let created = engine.create(request).await?;
-    let reply = CreateResponse { id: created.id, warnings: created.warnings };
+    let reply = CreateResponse {
+        id: created.id,
+        warnings: created.warnings,
+    };
     body::reply_with(StatusCode::CREATED, &reply)
 }
 
@@ -38,14 +47,18 @@ pub(crate) async fn start(State(engine): Eng, Path(name): Path<String>) -> ApiRe
 /// `POST /containers/{name}/stop`
 pub(crate) async fn stop(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
-    engine.stop(&name, params.number("t")?, signal(&params)).await?;
+    engine
+        .stop(&name, params.number("t")?, signal(&params))
+        .await?;
     body::no_content()
 }
 
 /// `POST /containers/{name}/restart`
 pub(crate) async fn restart(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
-    engine.restart(&name, params.number("t")?, signal(&params)).await?;
+    engine
+        .restart(&name, params.number("t")?, signal(&params))
+        .await?;
     body::no_content()
 }
 
@@ -56,7 +69,9 @@ fn signal(params: &Params) -> Option<&str> {
 /// `POST /containers/{name}/kill`
 pub(crate) async fn kill(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
-    engine.kill(&name, signal(&params).unwrap_or("SIGKILL")).await?;
+    engine
+        .kill(&name, signal(&params).unwrap_or("SIGKILL"))
+        .await?;
     body::no_content()
 }
 
@@ -76,7 +91,9 @@ pub(crate) async fn unpause(State(engine): Eng, Path(name): Path<String>) -> Api
 pub(crate) async fn rename(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
     let wanted = params.get("name");
-    engine.rename(&name, wanted.strip_prefix('/').unwrap_or(wanted)).await?;
+    engine
+        .rename(&name, wanted.strip_prefix('/').unwrap_or(wanted))
+        .await?;
     body::no_content()
 }
 
@@ -118,23 +135,33 @@ pub(crate) async fn update(
 pub(crate) async fn top(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
     let top = engine.top(&name, params.get("ps_args")).await?;
-    body::reply(&TopResponse { titles: top.titles, processes: top.processes })
+    body::reply(&TopResponse {
+        titles: top.titles,
+        processes: top.processes,
+    })
 }
 
 /// `DELETE /containers/{name}`
 pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
     if params.flag("link") {
-        return Err(ApiError::not_implemented("links are not supported by this version of Hull"));
+        return Err(ApiError::not_implemented(
+            "links are not supported by this version of Hull",
+        ));
     }
-    let options = RemoveOptions { force: params.flag("force"), volumes: params.flag("v") };
+    let options = RemoveOptions {
+        force: params.flag("force"),
+        volumes: params.flag("v"),
+    };
     engine.remove(&name, options).await?;
     body::no_content()
 }
 
 /// `POST /containers/prune`
 pub(crate) async fn prune(State(engine): Eng, uri: Uri) -> ApiResult {
-    let report = engine.prune_containers(&Params::of(&uri).filters()?).await?;
+    let report = engine
+        .prune_containers(&Params::of(&uri).filters()?)
+        .await?;
     body::reply(&ContainersPruneResponse {
         containers_deleted: report.deleted,
         space_reclaimed: report.reclaimed,

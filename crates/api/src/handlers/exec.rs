@@ -44,7 +44,11 @@ pub(crate) async fn create(
 }
 
 /// `POST /exec/{id}/start`
-pub(crate) async fn start(State(engine): Eng, Path(id): Path<String>, mut request: Request) -> ApiResult {
+pub(crate) async fn start(
+    State(engine): Eng,
+    Path(id): Path<String>,
+    mut request: Request,
+) -> ApiResult {
     let version = ApiVersion::of(&request);
     let upgrade = hijack::upgrade(&mut request);
     let (parts, request_body) = request.into_parts();
@@ -68,16 +72,27 @@ pub(crate) async fn start(State(engine): Eng, Path(id): Path<String>, mut reques
             let until = async move {
                 engine.exec_wait(&id).await;
             };
-            let relay = Relay { detach: keys, until: Some(Box::pin(until)), ..Relay::new(stream.socket) };
+            let relay = Relay {
+                detach: keys,
+                until: Some(Box::pin(until)),
+                ..Relay::new(stream.socket)
+            };
             Ok(hijack.relay(relay, content_type))
         }
         // As Docker does: the client reads why on its stream, and the exit code by inspect.
         Err(error)
             if !wire.detach
-                && matches!(error.kind(), ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable) =>
+                && matches!(
+                    error.kind(),
+                    ErrorKind::CommandNotFound | ErrorKind::CommandNotExecutable
+                ) =>
         {
             let text = format!("{}\r\n", error.chain());
-            let text = if record.spec.tty { text.into_bytes() } else { hijack::frame(2, text.as_bytes()) };
+            let text = if record.spec.tty {
+                text.into_bytes()
+            } else {
+                hijack::frame(2, text.as_bytes())
+            };
             hijack.farewell(text, content_type)
         }
         Err(error) => Err(error.into()),
@@ -121,4 +136,3 @@ pub(crate) async fn inspect(State(engine): Eng, Path(id): Path<String>) -> ApiRe
         pid: i64::from(record.pid),
     })
 }
-

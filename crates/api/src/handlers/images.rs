@@ -19,7 +19,15 @@ use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
 use crate::translate::image;
 
-const FILTERS: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+const FILTERS: [&str; 7] = [
+    "before",
+    "dangling",
+    "label",
+    "label!",
+    "reference",
+    "since",
+    "until",
+];
 /// The built-in images, which no registry has.
 const BUILT_IN: [&str; 2] = ["hull/hello", "host"];
 /// What is left of a refused archive is read away for so long, so that its sender gets the answer.
@@ -77,21 +85,36 @@ pub(crate) async fn named_get(State(engine): Eng, Path(rest): Path<String>) -> A
         return body::reply(&image::inspect(&engine.image(name)?));
     }
     if let Some(name) = rest.strip_suffix("/history") {
-        let lines: Vec<_> = engine.image_history(name)?.into_iter().map(image::history).collect();
+        let lines: Vec<_> = engine
+            .image_history(name)?
+            .into_iter()
+            .map(image::history)
+            .collect();
         return body::reply(&lines);
     }
     if let Some(name) = rest.strip_suffix("/get") {
-        return Ok(body::streamed(TAR, chunked(engine.save(&[name.to_owned()])?)));
+        return Ok(body::streamed(
+            TAR,
+            chunked(engine.save(&[name.to_owned()])?),
+        ));
     }
     Err(ApiError::page_not_found())
 }
 
 /// `POST /images/{name}/tag`, `…/push`
-pub(crate) async fn named_post(State(engine): Eng, Path(rest): Path<String>, uri: Uri) -> ApiResult {
+pub(crate) async fn named_post(
+    State(engine): Eng,
+    Path(rest): Path<String>,
+    uri: Uri,
+) -> ApiResult {
     let params = Params::of(&uri);
     if let Some(name) = rest.strip_suffix("/tag") {
-        engine.tag(name, params.get("repo"), params.get("tag")).await?;
-        return Ok(axum::response::IntoResponse::into_response(StatusCode::CREATED));
+        engine
+            .tag(name, params.get("repo"), params.get("tag"))
+            .await?;
+        return Ok(axum::response::IntoResponse::into_response(
+            StatusCode::CREATED,
+        ));
     }
     if rest.ends_with("/push") {
         return Err(ApiError::not_implemented(
@@ -103,7 +126,9 @@ pub(crate) async fn named_post(State(engine): Eng, Path(rest): Path<String>, uri
 
 /// `DELETE /images/{name}`
 pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
-    let removed = engine.remove_image(&name, Params::of(&uri).flag("force")).await?;
+    let removed = engine
+        .remove_image(&name, Params::of(&uri).flag("force"))
+        .await?;
     body::reply(&image::removed(removed))
 }
 
@@ -123,7 +148,10 @@ pub(crate) async fn search() -> ApiError {
 
 /// `GET /images/get?names=…`
 pub(crate) async fn save(State(engine): Eng, uri: Uri) -> ApiResult {
-    Ok(body::streamed(TAR, chunked(engine.save(&Params::of(&uri).all("names"))?)))
+    Ok(body::streamed(
+        TAR,
+        chunked(engine.save(&Params::of(&uri).all("names"))?),
+    ))
 }
 
 /// `GET /containers/{name}/export`
@@ -133,10 +161,13 @@ pub(crate) async fn export(State(engine): Eng, Path(name): Path<String>) -> ApiR
 
 /// A body of chunks; an error among them cuts the connection, which the client notices.
 fn chunked(receiver: mpsc::Receiver<Chunk>) -> Body {
-    Body::from_stream(futures_util::stream::unfold(receiver, |mut receiver| async {
-        let chunk = receiver.recv().await?;
-        Some((chunk, receiver))
-    }))
+    Body::from_stream(futures_util::stream::unfold(
+        receiver,
+        |mut receiver| async {
+            let chunk = receiver.recv().await?;
+            Some((chunk, receiver))
+        },
+    ))
 }
 
 /// Hands a request's body to the engine, chunk by chunk.
@@ -172,7 +203,11 @@ pub(crate) async fn create(State(engine): Eng, uri: Uri, request_body: Body) -> 
     }
     match source {
         "-" => {}
-        "" => return Err(ApiError::bad_request("neither fromSrc nor fromImage was given")),
+        "" => {
+            return Err(ApiError::bad_request(
+                "neither fromSrc nor fromImage was given",
+            ));
+        }
         url => {
             return Err(ApiError::not_implemented(format!(
                 "importing from {url}: downloads come with a later version of Hull: use `curl -L {url} | hull import -`"
@@ -189,21 +224,33 @@ pub(crate) async fn create(State(engine): Eng, uri: Uri, request_body: Body) -> 
         "" => "Imported from -".to_owned(),
         text => text.to_owned(),
     };
-    let (image, warnings) = engine.import(feed(request_body), name, message, params.all("changes")).await?;
+    let (image, warnings) = engine
+        .import(feed(request_body), name, message, params.all("changes"))
+        .await?;
     // The reply is the id alone, which scripts read.
     for warning in warnings {
         tracing::warn!(image = %image.id(), "import: {warning}");
     }
-    lines(&[JsonMessage { status: image.id().to_string(), ..JsonMessage::default() }])
+    lines(&[JsonMessage {
+        status: image.id().to_string(),
+        ..JsonMessage::default()
+    }])
 }
 
 fn pull(name: &str, tag: &str) -> ApiResult {
     let separator = if tag.contains(':') { "@" } else { ":" };
-    let text = if tag.is_empty() { name.to_owned() } else { format!("{name}{separator}{tag}") };
+    let text = if tag.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}{separator}{tag}")
+    };
     let reference: Reference = text.parse()?;
     if BUILT_IN.contains(&reference.familiar_name().as_str()) {
         let status = format!("Status: Image is up to date for {}", reference.familiar());
-        return lines(&[JsonMessage { status, ..JsonMessage::default() }]);
+        return lines(&[JsonMessage {
+            status,
+            ..JsonMessage::default()
+        }]);
     }
     Err(ApiError::not_implemented(format!(
         "cannot pull {}: registries come with a later version of Hull: bring the image by `hull load` or `hull import`",
@@ -271,7 +318,10 @@ async fn tell(sender: &StreamSender, first: JsonMessage, mut progress: mpsc::Rec
 }
 
 fn broke_off(error: tokio::task::JoinError) -> ApiError {
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the load broke off: {error}"))
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("the load broke off: {error}"),
+    )
 }
 
 fn failure(error: &ApiError) -> JsonMessage {
@@ -284,11 +334,17 @@ fn failure(error: &ApiError) -> JsonMessage {
 }
 
 fn warning(text: &str) -> JsonMessage {
-    JsonMessage { stream: format!("Warning: {text}\n"), ..JsonMessage::default() }
+    JsonMessage {
+        stream: format!("Warning: {text}\n"),
+        ..JsonMessage::default()
+    }
 }
 
 fn results(loaded: &Loaded) -> Vec<JsonMessage> {
-    let say = |text: String| JsonMessage { stream: text, ..JsonMessage::default() };
+    let say = |text: String| JsonMessage {
+        stream: text,
+        ..JsonMessage::default()
+    };
     let mut messages: Vec<_> = loaded.warnings.iter().map(|text| warning(text)).collect();
     for (image, names) in &loaded.images {
         if names.is_empty() {
@@ -310,7 +366,11 @@ fn layer_message(event: &LoadEvent) -> Option<JsonMessage> {
     let (name, status, detail) = match layer {
         LayerProgress::Exists { name } => (name, "Layer already exists", None),
         LayerProgress::Unpacking { name, done, total } => {
-            let detail = ProgressDetail { current: size(*done), total: size(*total), ..ProgressDetail::default() };
+            let detail = ProgressDetail {
+                current: size(*done),
+                total: size(*total),
+                ..ProgressDetail::default()
+            };
             (name, "Loading layer", Some(detail))
         }
         LayerProgress::Complete { name, .. } => (name, "Load complete", None),
@@ -339,8 +399,15 @@ fn platform(text: &str) -> ApiResult<Option<String>> {
     let wrong = |error| ApiError::bad_request(format!("failed to parse platform: {error}"));
     let map: std::collections::BTreeMap<String, serde_json::Value> =
         serde_json::from_str(text).map_err(wrong)?;
-    let part = |name: &str| map.get(name).and_then(|v| v.as_str()).filter(|v| !v.is_empty());
-    let parts: Vec<_> = ["os", "architecture", "variant"].into_iter().filter_map(part).collect();
+    let part = |name: &str| {
+        map.get(name)
+            .and_then(|v| v.as_str())
+            .filter(|v| !v.is_empty())
+    };
+    let parts: Vec<_> = ["os", "architecture", "variant"]
+        .into_iter()
+        .filter_map(part)
+        .collect();
     Ok(Some(parts.join("/")).filter(|text| !text.is_empty()))
 }
 
@@ -351,7 +418,11 @@ mod tests {
     #[test]
     fn pull_of_a_registrys_image_says_what_to_do() {
         let error = pull("docker.io/library/alpine", "latest").unwrap_err();
-        assert!(error.message().contains("cannot pull alpine:latest"), "{}", error.message());
+        assert!(
+            error.message().contains("cannot pull alpine:latest"),
+            "{}",
+            error.message()
+        );
         assert!(pull("docker.io/hull/hello", "latest").is_ok());
         assert!(pull("BAD//", "").is_err());
     }
@@ -366,7 +437,10 @@ mod tests {
     #[test]
     fn platform_is_read_in_both_forms() {
         assert_eq!(platform("").unwrap(), None);
-        assert_eq!(platform("linux/arm64").unwrap().as_deref(), Some("linux/arm64"));
+        assert_eq!(
+            platform("linux/arm64").unwrap().as_deref(),
+            Some("linux/arm64")
+        );
         let json = r#"{"os":"linux","architecture":"arm","variant":"v7"}"#;
         assert_eq!(platform(json).unwrap().as_deref(), Some("linux/arm/v7"));
         assert!(platform("{").is_err());

@@ -25,7 +25,9 @@ pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
     let options = ListOptions {
         all: params.flag("all"),
         // Zero and less are no limit.
-        limit: limit.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
+        limit: limit
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|n| *n > 0),
         filters,
     };
     let records = engine.list(&options)?;
@@ -44,7 +46,9 @@ pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
 /// `GET /containers/{name}/json`
 pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let record = engine.container(&name)?;
-    let sizes = Params::of(&uri).flag("size").then(|| sizes(&engine, &record));
+    let sizes = Params::of(&uri)
+        .flag("size")
+        .then(|| sizes(&engine, &record));
     let settings = engine.settings();
     let around = Around {
         network_id: network_id(&engine, &record),
@@ -58,14 +62,20 @@ pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>, uri: U
 }
 
 fn network_id(engine: &Engine, record: &ContainerRecord) -> String {
-    container::network_name(record).map(|name| engine.network_id(name)).unwrap_or_default()
+    container::network_name(record)
+        .map(|name| engine.network_id(name))
+        .unwrap_or_default()
 }
 
 /// Bytes written, and bytes of the whole root file system.
 fn sizes(engine: &Engine, record: &ContainerRecord) -> (i64, i64) {
     let written = i64::try_from(engine.writable_size(&record.id)).unwrap_or(i64::MAX);
-    let image = record.image_id.and_then(|id| engine.image(&id.to_string()).ok());
-    let below = image.map_or(0, |image| i64::try_from(image.record.size).unwrap_or(i64::MAX));
+    let image = record
+        .image_id
+        .and_then(|id| engine.image(&id.to_string()).ok());
+    let below = image.map_or(0, |image| {
+        i64::try_from(image.record.size).unwrap_or(i64::MAX)
+    });
     (written, written.saturating_add(below))
 }
 

@@ -1,7 +1,9 @@
 //! Networks: those that are always there.
 use axum::extract::{Path, State};
 use axum::http::Uri;
-use hull_api_types::network::{Ipam, IpamConfig, NetworkContainer, NetworkResource, NetworksPruneResponse};
+use hull_api_types::network::{
+    Ipam, IpamConfig, NetworkContainer, NetworkResource, NetworksPruneResponse,
+};
 use hull_engine::Filters;
 use hull_engine::networks::NetworkDescription;
 
@@ -11,7 +13,9 @@ use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
 use crate::translate::time;
 
-const FILTERS: [&str; 8] = ["dangling", "driver", "id", "label", "label!", "name", "scope", "type"];
+const FILTERS: [&str; 8] = [
+    "dangling", "driver", "id", "label", "label!", "name", "scope", "type",
+];
 
 /// `GET /networks`
 pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
@@ -22,7 +26,10 @@ pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
         .iter()
         .filter(|network| matches(network, &filters))
         // The containers are for inspect alone.
-        .map(|network| NetworkResource { containers: Default::default(), ..resource(network) })
+        .map(|network| NetworkResource {
+            containers: Default::default(),
+            ..resource(network)
+        })
         .collect();
     body::reply(&networks)
 }
@@ -50,17 +57,28 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
             name: record.name.clone(),
             endpoint_id: record.id.clone(),
             mac_address: endpoint.map(|e| e.mac.clone()).unwrap_or_default(),
-            ipv4_address: endpoint.map(|e| format!("{}/{}", e.address, e.prefix)).unwrap_or_default(),
+            ipv4_address: endpoint
+                .map(|e| format!("{}/{}", e.address, e.prefix))
+                .unwrap_or_default(),
             ipv6_address: String::new(),
         };
         (record.id.clone(), container)
     });
     let options = bridge.map(|bridge| {
         [
-            ("com.docker.network.bridge.default_bridge", "true".to_owned()),
+            (
+                "com.docker.network.bridge.default_bridge",
+                "true".to_owned(),
+            ),
             ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-            ("com.docker.network.bridge.enable_ip_masquerade", "true".to_owned()),
-            ("com.docker.network.bridge.host_binding_ipv4", "0.0.0.0".to_owned()),
+            (
+                "com.docker.network.bridge.enable_ip_masquerade",
+                "true".to_owned(),
+            ),
+            (
+                "com.docker.network.bridge.host_binding_ipv4",
+                "0.0.0.0".to_owned(),
+            ),
             ("com.docker.network.bridge.name", bridge.bridge.clone()),
             ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
         ]
@@ -74,7 +92,11 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
         scope: "local".into(),
         driver: network.driver.into(),
         enable_ipv4: true,
-        ipam: Ipam { driver: "default".into(), options: None, config: config.into_iter().collect() },
+        ipam: Ipam {
+            driver: "default".into(),
+            options: None,
+            config: config.into_iter().collect(),
+        },
         containers: containers.collect(),
         options: options.unwrap_or_default(),
         ..NetworkResource::default()
@@ -98,7 +120,10 @@ pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>) -> ApiR
     let network = engine.network(&name)?;
     Err(ApiError::new(
         axum::http::StatusCode::FORBIDDEN,
-        format!("{} is a pre-defined network and cannot be removed", network.name),
+        format!(
+            "{} is a pre-defined network and cannot be removed",
+            network.name
+        ),
     ))
 }
 

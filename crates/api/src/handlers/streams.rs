@@ -30,7 +30,11 @@ pub(crate) async fn wait(State(engine): Eng, Path(name): Path<String>, uri: Uri)
         "" | "not-running" => WaitCondition::NotRunning,
         "next-exit" => WaitCondition::NextExit,
         "removed" => WaitCondition::Removed,
-        other => return Err(ApiError::bad_request(format!("invalid condition: {other:?}"))),
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "invalid condition: {other:?}"
+            )));
+        }
     };
     let ended = engine.wait(&name, condition)?;
     let (sender, stream) = body::stream();
@@ -55,7 +59,11 @@ pub(crate) async fn wait(State(engine): Eng, Path(name): Path<String>, uri: Uri)
 }
 
 /// `POST /containers/{name}/attach`
-pub(crate) async fn attach(State(engine): Eng, Path(name): Path<String>, mut request: Request) -> ApiResult {
+pub(crate) async fn attach(
+    State(engine): Eng,
+    Path(name): Path<String>,
+    mut request: Request,
+) -> ApiResult {
     let version = ApiVersion::of(&request);
     let params = Params::of(request.uri());
     let keys = DetachKeys::parse(params.get("detachKeys"))?;
@@ -66,7 +74,11 @@ pub(crate) async fn attach(State(engine): Eng, Path(name): Path<String>, mut req
     };
     let hijack = Hijack::new(hijack::upgrade(&mut request), request.into_body());
     let replayed = if params.flag("logs") {
-        let options = LogOptions { stdout: streams.stdout, stderr: streams.stderr, ..LogOptions::default() };
+        let options = LogOptions {
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+            ..LogOptions::default()
+        };
         Some(engine.logs(&name, options)?)
     } else {
         None
@@ -88,7 +100,11 @@ pub(crate) async fn attach(State(engine): Eng, Path(name): Path<String>, mut req
         Some(logs) => collect(logs).await,
         None => Vec::new(),
     };
-    let relay = Relay { before, detach: keys, ..Relay::new(stream.socket) };
+    let relay = Relay {
+        before,
+        detach: keys,
+        ..Relay::new(stream.socket)
+    };
     Ok(hijack.relay(relay, content_type))
 }
 
@@ -106,7 +122,11 @@ async fn collect(mut logs: Logs) -> Vec<u8> {
 
 /// Adds an entry as the client reads it.
 fn put(out: &mut Vec<u8>, entry: &LogEntry, tty: bool, timestamps: bool) {
-    let stamp = if timestamps { stamp(&entry.time) } else { String::new() };
+    let stamp = if timestamps {
+        stamp(&entry.time)
+    } else {
+        String::new()
+    };
     if !tty {
         let length = u32::try_from(stamp.len() + entry.line.len()).unwrap_or(u32::MAX);
         out.extend_from_slice(&[entry.stream, 0, 0, 0]);
@@ -124,7 +144,11 @@ fn stamp(time: &str) -> String {
 }
 
 /// `GET /containers/{name}/logs`
-pub(crate) async fn logs(State(engine): Eng, Path(name): Path<String>, request: Request) -> ApiResult {
+pub(crate) async fn logs(
+    State(engine): Eng,
+    Path(name): Path<String>,
+    request: Request,
+) -> ApiResult {
     let version = ApiVersion::of(&request);
     let params = Params::of(request.uri());
     let options = LogOptions {
@@ -203,7 +227,11 @@ mod tests {
     use super::*;
 
     fn entry() -> LogEntry {
-        LogEntry { stream: 2, time: "2026-01-01T00:00:00.5Z".into(), line: b"hi\n".to_vec() }
+        LogEntry {
+            stream: 2,
+            time: "2026-01-01T00:00:00.5Z".into(),
+            line: b"hi\n".to_vec(),
+        }
     }
 
     #[test]
@@ -221,7 +249,13 @@ mod tests {
         let mut out = Vec::new();
         put(&mut out, &entry(), false, true);
         assert_eq!(out.get(7), Some(&34));
-        assert_eq!(out.get(8..), Some(&b"2026-01-01T00:00:00.500000000Z hi\n"[..]));
-        assert_eq!(stamp("2026-01-01T00:00:00Z"), "2026-01-01T00:00:00.000000000Z ");
+        assert_eq!(
+            out.get(8..),
+            Some(&b"2026-01-01T00:00:00.500000000Z hi\n"[..])
+        );
+        assert_eq!(
+            stamp("2026-01-01T00:00:00Z"),
+            "2026-01-01T00:00:00.000000000Z "
+        );
     }
 }

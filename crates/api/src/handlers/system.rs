@@ -54,8 +54,14 @@ pub(crate) async fn version() -> ApiResult {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     body::reply(&Version {
-        platform: VersionPlatform { name: "Hull".into() },
-        components: vec![VersionComponent { name: "Engine".into(), version: VERSION.into(), details }],
+        platform: VersionPlatform {
+            name: "Hull".into(),
+        },
+        components: vec![VersionComponent {
+            name: "Engine".into(),
+            version: VERSION.into(),
+            details,
+        }],
         version: VERSION.into(),
         api_version: API_VERSION.into(),
         min_api_version: MIN_API_VERSION.into(),
@@ -70,7 +76,8 @@ pub(crate) async fn version() -> ApiResult {
 pub(crate) async fn info(State(engine): Eng) -> ApiResult {
     let info = engine.info();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    let list = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+    let list =
+        |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
     body::reply(&Info {
         id: info.id,
         containers: count(info.containers),
@@ -79,7 +86,10 @@ pub(crate) async fn info(State(engine): Eng) -> ApiResult {
         containers_stopped: count(info.stopped),
         images: count(info.images),
         driver: container::DRIVER.into(),
-        driver_status: vec![["Supports d_type".into(), "true".into()], ["Native Overlay Diff".into(), "true".into()]],
+        driver_status: vec![
+            ["Supports d_type".into(), "true".into()],
+            ["Native Overlay Diff".into(), "true".into()],
+        ],
         plugins: Plugins {
             volume: list(&["local"]),
             network: list(&["bridge", "host", "null"]),
@@ -110,9 +120,18 @@ pub(crate) async fn info(State(engine): Eng) -> ApiResult {
         docker_root_dir: info.data_dir,
         name: info.name,
         server_version: VERSION.into(),
-        runtimes: BTreeMap::from([("hull".to_owned(), Runtime { path: "hull-shim".into(), ..Runtime::default() })]),
+        runtimes: BTreeMap::from([(
+            "hull".to_owned(),
+            Runtime {
+                path: "hull-shim".into(),
+                ..Runtime::default()
+            },
+        )]),
         default_runtime: "hull".into(),
-        swarm: Swarm { local_node_state: "inactive".into(), ..Swarm::default() },
+        swarm: Swarm {
+            local_node_state: "inactive".into(),
+            ..Swarm::default()
+        },
         live_restore_enabled: true,
         isolation: "container".into(),
         init_binary: "hull-agent".into(),
@@ -162,7 +181,10 @@ fn wire_event(event: hull_engine::Event) -> Event {
         from,
         kind: event.kind.into(),
         action: event.action,
-        actor: EventActor { id: event.id, attributes: event.attributes },
+        actor: EventActor {
+            id: event.id,
+            attributes: event.attributes,
+        },
         scope: "local".into(),
         time: nanos / 1_000_000_000,
         time_nano: nanos,
@@ -178,7 +200,10 @@ pub(crate) async fn disk_usage(State(engine): Eng, uri: Uri) -> ApiResult {
     })
     .await
     .map_err(|error| {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("measuring broke off: {error}"))
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("measuring broke off: {error}"),
+        )
     })??;
     let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let asked = |kind: &str| wanted.is_empty() || wanted.iter().any(|w| w == kind);

@@ -15,7 +15,10 @@ use crate::version::ApiVersion;
 pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
     let volumes = engine.volumes(&Params::of(&uri).filters()?)?;
     let volumes: Vec<Volume> = volumes.iter().map(volume::of).collect();
-    body::reply(&VolumeList { volumes, warnings: None })
+    body::reply(&VolumeList {
+        volumes,
+        warnings: None,
+    })
 }
 
 /// `POST /volumes/create`
@@ -24,7 +27,10 @@ pub(crate) async fn create(State(engine): Eng, headers: HeaderMap, body: Body) -
     if !matches!(wire.driver.as_str(), "" | "local") {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,
-            format!("error looking up volume plugin {0}: plugin \"{0}\" not found: use local", wire.driver),
+            format!(
+                "error looking up volume plugin {0}: plugin \"{0}\" not found: use local",
+                wire.driver
+            ),
         ));
     }
     let name = (!wire.name.is_empty()).then_some(wire.name);
@@ -62,5 +68,8 @@ pub(crate) async fn prune(State(engine): Eng, request: axum::extract::Request) -
 }
 
 fn broke_off(error: tokio::task::JoinError) -> ApiError {
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("an operation broke off: {error}"))
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("an operation broke off: {error}"),
+    )
 }

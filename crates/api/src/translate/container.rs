@@ -66,13 +66,20 @@ pub(crate) fn inspect(record: &ContainerRecord, around: Around) -> ContainerInsp
         resolv_conf_path: file("resolv.conf"),
         hostname_path: file("hostname"),
         hosts_path: file("hosts"),
-        log_path: if spec.log.driver == LogDriver::None { String::new() } else { text(&around.log_path) },
+        log_path: if spec.log.driver == LogDriver::None {
+            String::new()
+        } else {
+            text(&around.log_path)
+        },
         name: format!("/{}", record.name),
         restart_count: i64::from(record.restart_count),
         driver: DRIVER.into(),
         platform: "linux".into(),
         exec_ids: Some(around.exec_ids).filter(|ids| !ids.is_empty()),
-        graph_driver: GraphDriver { data: None, name: DRIVER.into() },
+        graph_driver: GraphDriver {
+            data: None,
+            name: DRIVER.into(),
+        },
         size_rw: around.size_rw,
         size_root_fs: around.size_root_fs,
         mounts: record.mounts.iter().map(mounts::point).collect(),
@@ -135,7 +142,11 @@ fn container_config(record: &ContainerRecord, volumes: BTreeMap<String, Empty>) 
         attach_stdin: spec.attach.stdin,
         attach_stdout: spec.attach.stdout,
         attach_stderr: spec.attach.stderr,
-        exposed_ports: spec.exposed_ports.iter().map(|p| (ports::key(*p), Empty {})).collect(),
+        exposed_ports: spec
+            .exposed_ports
+            .iter()
+            .map(|p| (ports::key(*p), Empty {}))
+            .collect(),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
@@ -239,7 +250,10 @@ fn restart_policy(policy: spec::RestartPolicy) -> RestartPolicy {
         spec::RestartPolicy::Always => ("always", 0),
         spec::RestartPolicy::UnlessStopped => ("unless-stopped", 0),
     };
-    RestartPolicy { name: name.into(), maximum_retry_count: i64::from(max) }
+    RestartPolicy {
+        name: name.into(),
+        maximum_retry_count: i64::from(max),
+    }
 }
 
 fn endpoints(record: &ContainerRecord, network_id: String) -> BTreeMap<String, EndpointSettings> {
@@ -266,7 +280,10 @@ fn endpoints(record: &ContainerRecord, network_id: String) -> BTreeMap<String, E
 
 fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSettings {
     let networks = endpoints(record, network_id);
-    let mut settings = NetworkSettings { networks, ..NetworkSettings::default() };
+    let mut settings = NetworkSettings {
+        networks,
+        ..NetworkSettings::default()
+    };
     let Some(endpoint) = &record.endpoint else {
         return settings;
     };
@@ -305,7 +322,9 @@ pub(crate) fn summary(
             network_mode: network_mode(&spec.network),
             annotations: spec.annotations.clone(),
         },
-        network_settings: SummaryNetworks { networks: endpoints(record, network_id) },
+        network_settings: SummaryNetworks {
+            networks: endpoints(record, network_id),
+        },
         mounts: record.mounts.iter().map(mounts::point).collect(),
     }
 }
@@ -343,16 +362,27 @@ fn status(record: &ContainerRecord, now_ns: i64) -> String {
         }
         State::Paused { .. } => format!("Up {} (Paused)", since(record.started_at_ns)),
         State::Restarting => {
-            format!("Restarting ({}) {} ago", record.exit_code, since(record.finished_at_ns))
+            format!(
+                "Restarting ({}) {} ago",
+                record.exit_code,
+                since(record.finished_at_ns)
+            )
         }
         State::Removing => "Removal In Progress".into(),
         State::Dead => "Dead".into(),
-        State::Exited => format!("Exited ({}) {} ago", record.exit_code, since(record.finished_at_ns)),
+        State::Exited => format!(
+            "Exited ({}) {} ago",
+            record.exit_code,
+            since(record.finished_at_ns)
+        ),
     }
 }
 
 fn summary_ports(record: &ContainerRecord) -> Vec<Port> {
-    let published = record.endpoint.as_ref().map_or(&[][..], |e| e.ports.as_slice());
+    let published = record
+        .endpoint
+        .as_ref()
+        .map_or(&[][..], |e| e.ports.as_slice());
     let running = record.state.is_running();
     let mut list: Vec<Port> = published
         .iter()
@@ -416,8 +446,14 @@ mod tests {
     fn health_follows_the_status() {
         let mut record = record();
         record.state = State::Running { pid: 1 };
-        record.health = Some(hull_state::Health { status: "starting".into(), ..Default::default() });
-        assert_eq!(status(&record, 102 * NS as i64), "Up 2 seconds (health: starting)");
+        record.health = Some(hull_state::Health {
+            status: "starting".into(),
+            ..Default::default()
+        });
+        assert_eq!(
+            status(&record, 102 * NS as i64),
+            "Up 2 seconds (health: starting)"
+        );
     }
 
     #[test]
@@ -436,6 +472,9 @@ mod tests {
 
     #[test]
     fn command_with_space_is_quoted() {
-        assert_eq!(summary(&record(), String::new(), None, 0).command, "sh -c 'echo hi'");
+        assert_eq!(
+            summary(&record(), String::new(), None, 0).command,
+            "sh -c 'echo hi'"
+        );
     }
 }

@@ -2,21 +2,12 @@
 use std::net::Ipv4Addr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hull_api_types::container::{ContainerConfig, CreateRequest, HealthConfig};
-use hull_api_types::host_config::{HostConfig, LogConfig, RestartPolicy};
-use hull_model::spec::{
-    self, Attach, ContainerSpec, Device, Isolation, LogDriver, NamespaceMode, NetworkMode,
-    SeccompChoice,
-};
+use hull_api_types::container::{ContainerConfig, CreateRequest};
+use hull_api_types::host_config::{HostConfig, RestartPolicy};
+use hull_model::spec::{self, Attach, ContainerSpec, Isolation, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 
-use super::{limits, mounts, ports};
-
-/// Options of the json-file log that Docker knows and that change nothing here.
-const LOG_OPTIONS_PASSED: [&str; 7] =
-    ["compress", "env", "env-regex", "labels", "labels-regex", "mode", "tag"];
-/// Smallest log file, so that rotation does not eat the time it is to save.
-const MIN_LOG_SIZE: u64 = 1 << 10;
+use super::{limits, mounts, options, ports};
 
 /// Reads a request; name and platform come from the query.
 ///
@@ -30,35 +21,64 @@ pub(crate) fn request(
 ) -> Result<hull_engine::CreateRequest> {
     let entrypoint = wire.config.entrypoint.take().map(Vec::from);
     let spec = spec(wire, platform)?;
-    Ok(hull_engine::CreateRequest { name, spec, entrypoint })
+    Ok(hull_engine::CreateRequest {
+        name,
+        spec,
+        entrypoint,
+    })
 }
 
 fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
-    let CreateRequest { config, host_config: host, networking_config: networking } = request;
+    let CreateRequest {
+        config,
+        host_config: host,
+        networking_config: networking,
+    } = request;
     refuse_unsupported(&host)?;
     let network = network_mode(&host.network_mode)?;
     let exposed_ports = ports::exposed(&config.exposed_ports)?;
     let published = ports::published(&host.port_bindings)?;
     check_network(&config, &host, &network, !published.is_empty())?;
-    let security = security(&host)?;
-    let endpoint = networking.endpoints_config.into_values().next().unwrap_or_default();
+    let security = options::security(&host)?;
+    let endpoint = networking
+        .endpoints_config
+        .into_values()
+        .next()
+        .unwrap_or_default();
     let wanted = endpoint.ipam_config.unwrap_or_default().ipv4_address;
-    let mac = if config.mac_address.is_empty() { endpoint.mac_address } else { config.mac_address.clone() };
+    let mac = if config.mac_address.is_empty() {
+        endpoint.mac_address
+    } else {
+        config.mac_address.clone()
+    };
     let resources = limits::resources(&host.resources)?;
     Ok(ContainerSpec {
         mounts: mounts::of(&config, &host)?,
         restart: restart_policy(&host.restart_policy)?,
-        log: log_config(&host.log_config)?,
+        log: options::log(&host.log_config)?,
         isolation: isolation(&host.isolation)?,
         pid_mode: namespace("PID", &host.pid_mode, &["host", "container"])?,
-        ipc_mode: namespace("IPC", &host.ipc_mode, &["host", "container", "private", "shareable"])?,
+        ipc_mode: namespace(
+            "IPC",
+            &host.ipc_mode,
+            &["host", "container", "private", "shareable"],
+        )?,
         uts_mode: namespace("UTS", &host.uts_mode, &["host"])?,
         cgroupns_mode: namespace("cgroup", &host.cgroupns_mode, &["host", "private"])?,
-        ip: if wanted.is_empty() { None } else { Some(address(&wanted)?) },
+        ip: if wanted.is_empty() {
+            None
+        } else {
+            Some(address(&wanted)?)
+        },
         shm_size: Some(host.shm_size).filter(|size| *size != 0),
         oom_score_adj: oom_score(host.oom_score_adj)?,
         ulimits: limits::ulimits(&host.resources)?,
-        devices: host.resources.devices.iter().map(device).collect::<Result<_>>()?,
+        devices: host
+            .resources
+            .devices
+            .iter()
+            .map(options::device)
+            .collect::<Result<_>>()?,
         device_rules: host.resources.device_cgroup_rules.clone(),
         cgroup_parent: host.resources.cgroup_parent.clone(),
         stop_timeout: config.stop_timeout,
@@ -83,12 +103,16 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         },
         auto_remove: host.auto_remove,
         stop_signal: config.stop_signal,
-        healthcheck: config.healthcheck.map(health).transpose()?,
+        healthcheck: config.healthcheck.map(options::health).transpose()?,
         readonly_rootfs: host.readonly_rootfs,
         exposed_ports,
         published,
         publish_all: host.publish_all_ports,
-        network: if config.network_disabled { NetworkMode::None } else { network },
+        network: if config.network_disabled {
+            NetworkMode::None
+        } else {
+            network
+        },
         extra_hosts: extra_hosts(host.extra_hosts.unwrap_or_default())?,
         dns: host.dns,
         dns_search: host.dns_search,
@@ -110,7 +134,9 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
 }
 
 fn now_us() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_micros().try_into().unwrap_or_default()
 }
 
@@ -127,7 +153,9 @@ fn refuse_unsupported(host: &HostConfig) -> Result<()> {
     } else if !matches!(host.userns_mode.as_str(), "" | "host") {
         "--userns other than host"
     } else if host.masked_paths.is_some() != host.readonly_paths.is_some()
-        || [&host.masked_paths, &host.readonly_paths].iter().any(|l| l.is_some())
+        || [&host.masked_paths, &host.readonly_paths]
+            .iter()
+            .any(|l| l.is_some())
     {
         "--security-opt systempaths=unconfined and lists of masked paths"
     } else if !matches!(host.volume_driver.as_str(), "" | "local") {
@@ -176,7 +204,9 @@ fn check_network(
         )))
     };
     if !config.hostname.is_empty() {
-        return Err(Error::invalid("conflicting options: hostname and the network mode"));
+        return Err(Error::invalid(
+            "conflicting options: hostname and the network mode",
+        ));
     }
     if publishes || host.publish_all_ports {
         return conflict("port publishing");
@@ -187,7 +217,11 @@ fn check_network(
     if !host.dns.is_empty() {
         return conflict("dns");
     }
-    if host.extra_hosts.as_ref().is_some_and(|list| !list.is_empty()) {
+    if host
+        .extra_hosts
+        .as_ref()
+        .is_some_and(|list| !list.is_empty())
+    {
         return conflict("custom host-to-IP mapping");
     }
     Ok(())
@@ -195,7 +229,9 @@ fn check_network(
 
 fn namespace(kind: &str, text: &str, allowed: &[&str]) -> Result<NamespaceMode> {
     let wrong = || Error::invalid(format!("invalid {kind} mode: {text}"));
-    let (word, name) = text.split_once(':').map_or((text, None), |(w, n)| (w, Some(n)));
+    let (word, name) = text
+        .split_once(':')
+        .map_or((text, None), |(w, n)| (w, Some(n)));
     if !word.is_empty() && !allowed.contains(&word) {
         return Err(wrong());
     }
@@ -203,7 +239,9 @@ fn namespace(kind: &str, text: &str, allowed: &[&str]) -> Result<NamespaceMode> 
         ("" | "private", None) => Ok(NamespaceMode::Private),
         ("shareable", None) => Ok(NamespaceMode::Shareable),
         ("host", None) => Ok(NamespaceMode::Host),
-        ("container", Some(name)) if !name.is_empty() => Ok(NamespaceMode::Container(name.to_owned())),
+        ("container", Some(name)) if !name.is_empty() => {
+            Ok(NamespaceMode::Container(name.to_owned()))
+        }
         _ => Err(wrong()),
     }
 }
@@ -249,136 +287,17 @@ pub(crate) fn restart_policy(policy: &RestartPolicy) -> Result<spec::RestartPoli
     Ok(read)
 }
 
-fn log_config(wire: &LogConfig) -> Result<spec::LogConfig> {
-    let mut log = spec::LogConfig {
-        options: wire.config.clone(),
-        ..spec::LogConfig::default()
-    };
-    log.driver = match wire.kind.as_str() {
-        "" | "json-file" => LogDriver::JsonFile,
-        "none" => LogDriver::None,
-        other => {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{other}' is registered: use json-file or none"
-            )));
-        }
-    };
-    for (name, value) in &wire.config {
-        match name.as_str() {
-            "max-size" if value == "-1" => log.max_size = u64::MAX,
-            "max-size" => {
-                log.max_size = limits::bytes(value)
-                    .filter(|size| *size >= MIN_LOG_SIZE)
-                    .ok_or_else(|| Error::invalid(format!("invalid size: '{value}' of log opt max-size")))?;
-            }
-            "max-file" => {
-                log.max_file = value.parse().ok().filter(|n| *n >= 1).ok_or_else(|| {
-                    Error::invalid(format!("max-file cannot be less than 1 or no number: '{value}'"))
-                })?;
-            }
-            other if LOG_OPTIONS_PASSED.contains(&other) => {}
-            other => {
-                return Err(Error::invalid(format!(
-                    "unknown log opt '{other}' for json-file log driver"
-                )));
-            }
-        }
-    }
-    Ok(log)
-}
-
-#[derive(Default)]
-struct Security {
-    no_new_privileges: bool,
-    seccomp: SeccompChoice,
-}
-
-fn security(host: &HostConfig) -> Result<Security> {
-    let mut security = Security::default();
-    for option in host.security_opt.iter().flatten() {
-        let (name, value) = option
-            .split_once('=')
-            .or_else(|| option.split_once(':'))
-            .unwrap_or((option, ""));
-        match (name, value) {
-            ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
-            ("no-new-privileges", "false") => security.no_new_privileges = false,
-            ("seccomp", "unconfined") => security.seccomp = SeccompChoice::Unconfined,
-            ("seccomp", "builtin") => security.seccomp = SeccompChoice::Default,
-            ("seccomp", profile) if !profile.is_empty() => {
-                serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(profile).map_err(|e| {
-                    Error::invalid(format!("decoding seccomp profile failed: {e}"))
-                })?;
-                security.seccomp = SeccompChoice::Profile(profile.to_owned());
-            }
-            // Nothing to turn off: Hull sets neither.
-            ("label", "disable") | ("apparmor", "unconfined") => {}
-            ("label" | "apparmor", _) => {
-                let message = format!("security option {option:?} is not supported by this version of Hull");
-                return Err(Error::new(ErrorKind::NotImplemented, message));
-            }
-            _ => return Err(Error::invalid(format!("invalid --security-opt 1: {option:?}"))),
-        }
-    }
-    Ok(security)
-}
-
-fn health(wire: HealthConfig) -> Result<hull_model::image::HealthConfig> {
-    /// The shortest time between checks, so that they cannot eat the machine.
-    const MIN_NS: i64 = 1_000_000;
-    for (what, ns) in [
-        ("Interval", wire.interval),
-        ("Timeout", wire.timeout),
-        ("StartPeriod", wire.start_period),
-        ("StartInterval", wire.start_interval),
-    ] {
-        if ns != 0 && ns < MIN_NS {
-            return Err(Error::invalid(format!("{what} in Healthcheck cannot be less than 1ms")));
-        }
-    }
-    if wire.retries < 0 {
-        return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
-    }
-    if let Some(kind) = wire.test.first()
-        && !matches!(kind.as_str(), "NONE" | "CMD" | "CMD-SHELL" | "")
-    {
-        return Err(Error::invalid(format!(
-            "unknown type {kind:?} of Healthcheck: use NONE, CMD or CMD-SHELL"
-        )));
-    }
-    Ok(hull_model::image::HealthConfig {
-        test: wire.test,
-        interval: wire.interval,
-        timeout: wire.timeout,
-        start_period: wire.start_period,
-        start_interval: wire.start_interval,
-        retries: wire.retries,
-    })
-}
-
-fn device(wire: &hull_api_types::host_config::DeviceMapping) -> Result<Device> {
-    if !wire.path_on_host.starts_with('/') {
-        return Err(Error::invalid(format!("{} is not an absolute path", wire.path_on_host)));
-    }
-    let inside = &wire.path_in_container;
-    let permissions = &wire.cgroup_permissions;
-    if !permissions.bytes().all(|b| b"rwm".contains(&b)) {
-        return Err(Error::invalid(format!("invalid device mode: {permissions}")));
-    }
-    Ok(Device {
-        host_path: wire.path_on_host.clone(),
-        container_path: if inside.is_empty() { wire.path_on_host.clone() } else { inside.clone() },
-        permissions: if permissions.is_empty() { "rwm".into() } else { permissions.clone() },
-    })
-}
-
 fn environment(env: Vec<String>) -> Result<Vec<String>> {
     for entry in &env {
         if entry.is_empty() || entry.starts_with('=') {
-            return Err(Error::invalid(format!("invalid environment variable: {entry}")));
+            return Err(Error::invalid(format!(
+                "invalid environment variable: {entry}"
+            )));
         }
         if entry.contains('\0') {
-            return Err(Error::invalid("invalid environment variable: it contains a NUL byte"));
+            return Err(Error::invalid(
+                "invalid environment variable: it contains a NUL byte",
+            ));
         }
     }
     Ok(env)
@@ -388,7 +307,9 @@ fn hostname(name: String) -> Result<String> {
     /// What the kernel holds.
     const MAX_HOSTNAME: usize = 64;
     let fits = name.len() <= MAX_HOSTNAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
         && !name.starts_with('-');
     if fits {
         return Ok(name);
@@ -409,7 +330,8 @@ fn extra_hosts(list: Vec<String>) -> Result<Vec<String>> {
 }
 
 fn address(text: &str) -> Result<Ipv4Addr> {
-    text.parse().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))
+    text.parse()
+        .map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))
 }
 
 fn oom_score(score: i64) -> Result<Option<i32>> {
@@ -445,7 +367,11 @@ mod tests {
         assert!(spec.requested_at_us > 0);
         let want = ContainerSpec {
             image: "busybox".into(),
-            attach: Attach { stdin: false, stdout: true, stderr: true },
+            attach: Attach {
+                stdin: false,
+                stdout: true,
+                stderr: true,
+            },
             requested_at_us: spec.requested_at_us,
             ..ContainerSpec::default()
         };
@@ -473,19 +399,43 @@ mod tests {
             assert!(error.to_string().contains(words), "{error} lacks {words}");
         };
         refuse(|r| r.host_config.isolation = "hyperv".into(), "isolation");
-        refuse(|r| r.host_config.network_mode = "mine".into(), "network mine not found");
-        refuse(|r| r.host_config.restart_policy.name = "often".into(), "unknown policy");
-        refuse(|r| r.host_config.restart_policy.maximum_retry_count = 2, "only be used");
-        refuse(|r| r.host_config.log_config.kind = "syslog".into(), "no log driver");
-        refuse(|r| r.host_config.pid_mode = "container:".into(), "invalid PID mode");
-        refuse(|r| r.host_config.uts_mode = "private".into(), "invalid UTS mode");
+        refuse(
+            |r| r.host_config.network_mode = "mine".into(),
+            "network mine not found",
+        );
+        refuse(
+            |r| r.host_config.restart_policy.name = "often".into(),
+            "unknown policy",
+        );
+        refuse(
+            |r| r.host_config.restart_policy.maximum_retry_count = 2,
+            "only be used",
+        );
+        refuse(
+            |r| r.host_config.log_config.kind = "syslog".into(),
+            "no log driver",
+        );
+        refuse(
+            |r| r.host_config.pid_mode = "container:".into(),
+            "invalid PID mode",
+        );
+        refuse(
+            |r| r.host_config.uts_mode = "private".into(),
+            "invalid UTS mode",
+        );
         refuse(|r| r.config.env = vec!["=x".into()], "environment");
         refuse(|r| r.config.hostname = "a b".into(), "hostname");
         refuse(|r| r.host_config.oom_score_adj = 2000, "oom score");
         refuse(|r| r.host_config.links = Some(vec!["a:b".into()]), "--link");
         refuse(|r| r.host_config.runtime = "kata".into(), "runtime name");
-        refuse(|r| r.host_config.security_opt = Some(vec!["seccomp={".into()]), "seccomp profile");
-        refuse(|r| r.host_config.security_opt = Some(vec!["x".into()]), "security-opt");
+        refuse(
+            |r| r.host_config.security_opt = Some(vec!["seccomp={".into()]),
+            "seccomp profile",
+        );
+        refuse(
+            |r| r.host_config.security_opt = Some(vec!["x".into()]),
+            "security-opt",
+        );
         refuse(
             |r| {
                 r.host_config.network_mode = "container:web".into();
@@ -500,7 +450,10 @@ mod tests {
         let mut wire = read(PLAIN);
         assert_eq!(request(None, wire.clone(), "").unwrap().entrypoint, None);
         wire.config.entrypoint = Some(Vec::new().into());
-        assert_eq!(request(None, wire, "").unwrap().entrypoint, Some(Vec::new()));
+        assert_eq!(
+            request(None, wire, "").unwrap().entrypoint,
+            Some(Vec::new())
+        );
         let full = request(Some("web".into()), read(FULL), "").unwrap();
         assert_eq!(full.entrypoint, Some(vec![String::new()]));
         assert_eq!(full.name.as_deref(), Some("web"));

@@ -10,7 +10,11 @@ use super::{config, container, time};
 
 /// Unix seconds of its making.
 pub(crate) fn created(image: &StoredImage) -> i64 {
-    image.config().created.as_deref().map_or(0, time::unix_seconds)
+    image
+        .config()
+        .created
+        .as_deref()
+        .map_or(0, time::unix_seconds)
 }
 
 fn size(bytes: u64) -> i64 {
@@ -18,11 +22,19 @@ fn size(bytes: u64) -> i64 {
 }
 
 fn parent(image: &StoredImage) -> String {
-    image.record.parent.map(|id| id.to_string()).unwrap_or_default()
+    image
+        .record
+        .parent
+        .map(|id| id.to_string())
+        .unwrap_or_default()
 }
 
 /// Writes a line of a list.
-pub(crate) fn summary(image: &StoredImage, containers: Option<usize>, shared: Option<u64>) -> ImageSummary {
+pub(crate) fn summary(
+    image: &StoredImage,
+    containers: Option<usize>,
+    shared: Option<u64>,
+) -> ImageSummary {
     let labels = &image.config().config.labels;
     ImageSummary {
         containers: containers.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX)),
@@ -42,7 +54,9 @@ pub(crate) fn inspect(image: &StoredImage) -> ImageInspect {
     let document = image.config();
     let history = document.history.last();
     let comment = if image.record.comment.is_empty() {
-        history.and_then(|line| line.comment.clone()).unwrap_or_default()
+        history
+            .and_then(|line| line.comment.clone())
+            .unwrap_or_default()
     } else {
         image.record.comment.clone()
     };
@@ -59,12 +73,22 @@ pub(crate) fn inspect(image: &StoredImage) -> ImageInspect {
         variant: document.variant.clone().unwrap_or_default(),
         os: document.os.clone(),
         size: size(image.record.size),
-        graph_driver: GraphDriver { data: None, name: container::DRIVER.into() },
+        graph_driver: GraphDriver {
+            data: None,
+            name: container::DRIVER.into(),
+        },
         root_fs: RootFs {
             kind: "layers".into(),
-            layers: image.record.layers().iter().map(ToString::to_string).collect(),
+            layers: image
+                .record
+                .layers()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         },
-        metadata: ImageMetadata { last_tag_time: image.record.stored.clone() },
+        metadata: ImageMetadata {
+            last_tag_time: image.record.stored.clone(),
+        },
         ..ImageInspect::default()
     }
 }
@@ -75,7 +99,9 @@ pub(crate) fn history(line: hull_image::store::HistoryLine) -> HistoryItem {
         comment: line.comment,
         created: line.created.as_deref().map_or(0, time::unix_seconds),
         created_by: line.created_by,
-        id: line.id.map_or_else(|| "<missing>".into(), |id| id.to_string()),
+        id: line
+            .id
+            .map_or_else(|| "<missing>".into(), |id| id.to_string()),
         size: size(line.size),
         tags: (!line.tags.is_empty()).then_some(line.tags),
     }
@@ -85,8 +111,14 @@ pub(crate) fn history(line: hull_image::store::HistoryLine) -> HistoryItem {
 pub(crate) fn removed(list: Vec<ImageRemoved>) -> Vec<ImageDeleteItem> {
     list.into_iter()
         .map(|one| match one {
-            ImageRemoved::Untagged(name) => ImageDeleteItem { untagged: name, deleted: String::new() },
-            ImageRemoved::Deleted(id) => ImageDeleteItem { untagged: String::new(), deleted: id.to_string() },
+            ImageRemoved::Untagged(name) => ImageDeleteItem {
+                untagged: name,
+                deleted: String::new(),
+            },
+            ImageRemoved::Deleted(id) => ImageDeleteItem {
+                untagged: String::new(),
+                deleted: id.to_string(),
+            },
         })
         .collect()
 }

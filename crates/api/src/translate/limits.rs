@@ -6,8 +6,22 @@ use hull_model::{Error, Resources, Result, Ulimit};
 const MIN_NANO_CPUS: i64 = 10_000_000;
 /// Resource limits of processes that the kernel knows.
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc",
-    "rss", "rtprio", "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads limits.
@@ -49,13 +63,19 @@ pub(crate) fn resources(wire: &wire::Resources) -> Result<Resources> {
 fn cpu(wire: &wire::Resources) -> Result<Resources> {
     let nano_cpus = positive("number of CPUs", wire.nano_cpus)?;
     if nano_cpus.is_some_and(|nanos| nanos < MIN_NANO_CPUS) {
-        return Err(Error::invalid("the number of CPUs cannot be less than 0.01"));
+        return Err(Error::invalid(
+            "the number of CPUs cannot be less than 0.01",
+        ));
     }
     if wire.cpu_period != 0 && !(1_000..=1_000_000).contains(&wire.cpu_period) {
-        return Err(Error::invalid("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"));
+        return Err(Error::invalid(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ));
     }
     if wire.cpu_quota > 0 && wire.cpu_quota < 1_000 {
-        return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
+        return Err(Error::invalid(
+            "CPU cfs quota can not be less than 1ms (i.e. 1000)",
+        ));
     }
     let shares = positive("number of CPU shares", wire.cpu_shares)?;
     if shares.is_some_and(|n| n < 2) {
@@ -79,7 +99,9 @@ fn positive(what: &str, value: i64) -> Result<Option<i64>> {
     match value {
         0 => Ok(None),
         1.. => Ok(Some(value)),
-        _ => Err(Error::invalid(format!("invalid {what}: {value} is negative"))),
+        _ => Err(Error::invalid(format!(
+            "invalid {what}: {value} is negative"
+        ))),
     }
 }
 
@@ -102,7 +124,9 @@ fn cpuset(what: &str, text: &str) -> Result<Option<String>> {
     if text.split(',').all(part) {
         return Ok(Some(text.to_owned()));
     }
-    Err(Error::invalid(format!("Invalid value {text} for cpuset {what}")))
+    Err(Error::invalid(format!(
+        "Invalid value {text} for cpuset {what}"
+    )))
 }
 
 /// Reads the limits of each process.
@@ -127,7 +151,11 @@ pub(crate) fn ulimits(wire: &wire::Resources) -> Result<Vec<Ulimit>> {
 
 /// Writes limits.
 pub(crate) fn to_wire(limits: &Resources, ulimits: &[Ulimit]) -> wire::Resources {
-    let signed = |value: Option<u64>| value.and_then(|v| i64::try_from(v).ok()).unwrap_or_default();
+    let signed = |value: Option<u64>| {
+        value
+            .and_then(|v| i64::try_from(v).ok())
+            .unwrap_or_default()
+    };
     wire::Resources {
         cpu_shares: signed(limits.cpu_shares),
         memory: limits.memory.unwrap_or_default(),
@@ -144,7 +172,11 @@ pub(crate) fn to_wire(limits: &Resources, ulimits: &[Ulimit]) -> wire::Resources
         pids_limit: limits.pids_limit,
         ulimits: ulimits
             .iter()
-            .map(|u| wire::Ulimit { name: u.name.clone(), hard: u.hard, soft: u.soft })
+            .map(|u| wire::Ulimit {
+                name: u.name.clone(),
+                hard: u.hard,
+                soft: u.soft,
+            })
             .collect(),
         ..wire::Resources::default()
     }
@@ -153,10 +185,15 @@ pub(crate) fn to_wire(limits: &Resources, ulimits: &[Ulimit]) -> wire::Resources
 /// Reads a size such as `64m` or `1.5GB`: powers of 1024.
 pub(crate) fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let unit = unit.trim().to_ascii_lowercase();
-    let unit = unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit);
+    let unit = unit
+        .strip_suffix("ib")
+        .or_else(|| unit.strip_suffix('b'))
+        .unwrap_or(&unit);
     let power = match unit {
         "" => 0,
         "k" => 1,
@@ -177,7 +214,13 @@ mod tests {
 
     #[test]
     fn sizes_are_read_in_powers_of_1024() {
-        for (text, want) in [("10m", 10 << 20), ("1.5g", 3 << 29), ("64KiB", 64 << 10), ("7", 7), ("2 MB", 2 << 20)] {
+        for (text, want) in [
+            ("10m", 10 << 20),
+            ("1.5g", 3 << 29),
+            ("64KiB", 64 << 10),
+            ("7", 7),
+            ("2 MB", 2 << 20),
+        ] {
             assert_eq!(bytes(text), Some(want), "{text}");
         }
         for bad in ["", "m", "-1", "1x", "1e9g", "999999999999p"] {
@@ -187,7 +230,11 @@ mod tests {
 
     #[test]
     fn zeros_and_minus_one_leave_the_default() {
-        let wire = wire::Resources { memory_swappiness: Some(-1), pids_limit: Some(0), ..Default::default() };
+        let wire = wire::Resources {
+            memory_swappiness: Some(-1),
+            pids_limit: Some(0),
+            ..Default::default()
+        };
         assert_eq!(resources(&wire).unwrap(), Resources::default());
     }
 

@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod image;
 pub(crate) mod limits;
 pub(crate) mod mounts;
+pub(crate) mod options;
 pub(crate) mod ports;
 pub(crate) mod stats;
 pub(crate) mod time;

@@ -11,7 +11,9 @@ use super::limits;
 
 /// Mounts of one container, image volumes not counted.
 const MAX_MOUNTS: usize = 1024;
-const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
+const PROPAGATIONS: [&str; 6] = [
+    "private", "rprivate", "shared", "rshared", "slave", "rslave",
+];
 
 /// Reads all the mounts of a request.
 ///
@@ -31,19 +33,31 @@ pub(crate) fn of(config: &ContainerConfig, host: &HostConfig) -> Result<Vec<Moun
     let mut seen = BTreeMap::new();
     for mount in &list {
         if seen.insert(clean(&mount.target), ()).is_some() {
-            return Err(Error::invalid(format!("Duplicate mount point: {}", mount.target)));
+            return Err(Error::invalid(format!(
+                "Duplicate mount point: {}",
+                mount.target
+            )));
         }
     }
     // A named mount takes the place of an anonymous one, which an old client lists as well.
     for target in config.volumes.iter().flatten().map(|(target, _)| target) {
         check_target(target, target)?;
         if seen.insert(clean(target), ()).is_none() {
-            let source = MountSource::Volume { name: String::new(), anonymous: true, no_copy: false };
-            list.push(Mount { from_volume_flag: true, ..plain(source, target) });
+            let source = MountSource::Volume {
+                name: String::new(),
+                anonymous: true,
+                no_copy: false,
+            };
+            list.push(Mount {
+                from_volume_flag: true,
+                ..plain(source, target)
+            });
         }
     }
     if list.len() > MAX_MOUNTS {
-        return Err(Error::invalid(format!("more than {MAX_MOUNTS} mounts in one request")));
+        return Err(Error::invalid(format!(
+            "more than {MAX_MOUNTS} mounts in one request"
+        )));
     }
     Ok(list)
 }
@@ -73,9 +87,12 @@ fn clean(path: &str) -> String {
 }
 
 fn check_target(whole: &str, target: &str) -> Result<()> {
-    let wrong = |why: &str| Error::invalid(format!("invalid volume specification: '{whole}': {why}"));
+    let wrong =
+        |why: &str| Error::invalid(format!("invalid volume specification: '{whole}': {why}"));
     if !target.starts_with('/') {
-        return Err(wrong(&format!("invalid mount path: '{target}' mount path must be absolute")));
+        return Err(wrong(&format!(
+            "invalid mount path: '{target}' mount path must be absolute"
+        )));
     }
     if target.contains('\0') {
         return Err(wrong("it contains a NUL byte"));
@@ -128,12 +145,18 @@ fn bind(text: &str) -> Result<Mount> {
                 mount.propagation = option.to_owned();
                 Some(2)
             }
-            _ => return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {options}"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "invalid volume specification: '{text}': invalid mode: {options}"
+                )));
+            }
         };
         if let Some(seen) = kind.and_then(|kind: usize| kinds_seen.get_mut(kind))
             && std::mem::replace(seen, true)
         {
-            return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {options}")));
+            return Err(Error::invalid(format!(
+                "invalid volume specification: '{text}': invalid mode: {options}"
+            )));
         }
     }
     Ok(mount)
@@ -141,20 +164,31 @@ fn bind(text: &str) -> Result<Mount> {
 
 fn volume_or_path(source: &str) -> MountSource {
     if source.starts_with('/') {
-        return MountSource::Bind { path: source.to_owned(), non_recursive: false };
+        return MountSource::Bind {
+            path: source.to_owned(),
+            non_recursive: false,
+        };
     }
-    MountSource::Volume { name: source.to_owned(), anonymous: source.is_empty(), no_copy: false }
+    MountSource::Volume {
+        name: source.to_owned(),
+        anonymous: source.is_empty(),
+        no_copy: false,
+    }
 }
 
 /// Reads a `--mount`.
 fn long(wire: &wire::Mount) -> Result<Mount> {
     let kind = wire.kind.as_str();
-    let wrong = |why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
+    let wrong =
+        |why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
     if wire.target.is_empty() {
         return Err(wrong("field Target must not be empty"));
     }
     if !wire.target.starts_with('/') {
-        return Err(wrong(&format!("invalid mount path: '{}' mount path must be absolute", wire.target)));
+        return Err(wrong(&format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            wire.target
+        )));
     }
     check_target(&wire.target, &wire.target)?;
     if kind != "bind" && wire.bind_options.is_some() {
@@ -174,20 +208,34 @@ fn long(wire: &wire::Mount) -> Result<Mount> {
                 return Err(wrong("field Source must not be empty"));
             }
             if !wire.source.starts_with('/') {
-                return Err(wrong(&format!("invalid mount path: '{}' mount path must be absolute", wire.source)));
+                return Err(wrong(&format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    wire.source
+                )));
             }
             let options = wire.bind_options.clone().unwrap_or_default();
-            if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
-                return Err(wrong(&format!("invalid propagation mode: {}", options.propagation)));
+            if !options.propagation.is_empty()
+                && !PROPAGATIONS.contains(&options.propagation.as_str())
+            {
+                return Err(wrong(&format!(
+                    "invalid propagation mode: {}",
+                    options.propagation
+                )));
             }
             propagation = options.propagation;
             creates_source = options.create_mountpoint;
-            MountSource::Bind { path: wire.source.clone(), non_recursive: options.non_recursive }
+            MountSource::Bind {
+                path: wire.source.clone(),
+                non_recursive: options.non_recursive,
+            }
         }
         "volume" => {
             let options = wire.volume_options.clone().unwrap_or_default();
             let driver = options.driver_config.unwrap_or_default();
-            if !options.subpath.is_empty() || !driver.options.is_empty() || !matches!(driver.name.as_str(), "" | "local") {
+            if !options.subpath.is_empty()
+                || !driver.options.is_empty()
+                || !matches!(driver.name.as_str(), "" | "local")
+            {
                 return Err(Error::new(
                     ErrorKind::NotImplemented,
                     "volume-subpath, volume-opt and volume drivers other than local are not supported by this version of Hull",
@@ -227,7 +275,8 @@ fn long(wire: &wire::Mount) -> Result<Mount> {
 /// Reads a `--tmpfs`.
 fn tmpfs(target: &str, text: &str) -> Result<Mount> {
     check_target(target, target)?;
-    let wrong = |option: &str| Error::invalid(format!("invalid tmpfs option {option:?} of {target}"));
+    let wrong =
+        |option: &str| Error::invalid(format!("invalid tmpfs option {option:?} of {target}"));
     let (mut size, mut mode, mut read_only) = (None, None, false);
     let mut options = Vec::new();
     for option in text.split(',').filter(|o| !o.is_empty()) {
@@ -245,9 +294,11 @@ fn tmpfs(target: &str, text: &str) -> Result<Mount> {
             None => match option {
                 "ro" => read_only = true,
                 "rw" => read_only = false,
-                "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "sync" | "async" | "atime"
-                | "noatime" | "diratime" | "nodiratime" | "relatime" | "norelatime" | "strictatime"
-                | "nostrictatime" | "mand" | "nomand" | "dirsync" => options.push(option.to_owned()),
+                "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "sync" | "async"
+                | "atime" | "noatime" | "diratime" | "nodiratime" | "relatime" | "norelatime"
+                | "strictatime" | "nostrictatime" | "mand" | "nomand" | "dirsync" => {
+                    options.push(option.to_owned())
+                }
                 _ => return Err(wrong(option)),
             },
             Some(_) => return Err(wrong(option)),
@@ -257,23 +308,48 @@ fn tmpfs(target: &str, text: &str) -> Result<Mount> {
         read_only,
         mode: text.to_owned(),
         from_volume_flag: true,
-        ..plain(MountSource::Tmpfs { size, mode, options }, target)
+        ..plain(
+            MountSource::Tmpfs {
+                size,
+                mode,
+                options,
+            },
+            target,
+        )
     })
 }
 
 /// Writes the mounts asked for into a host configuration, each in the form it came in.
-pub(crate) fn to_wire(mounts: &[Mount], host: &mut HostConfig, volumes: &mut BTreeMap<String, hull_api_types::Empty>) {
+pub(crate) fn to_wire(
+    mounts: &[Mount],
+    host: &mut HostConfig,
+    volumes: &mut BTreeMap<String, hull_api_types::Empty>,
+) {
     for mount in mounts {
         let target = mount.target.clone();
-        let suffix = if mount.mode.is_empty() { String::new() } else { format!(":{}", mount.mode) };
+        let suffix = if mount.mode.is_empty() {
+            String::new()
+        } else {
+            format!(":{}", mount.mode)
+        };
         match &mount.source {
             MountSource::Bind { path, .. } if mount.from_volume_flag => {
-                host.binds.get_or_insert_default().push(format!("{path}:{target}{suffix}"));
+                host.binds
+                    .get_or_insert_default()
+                    .push(format!("{path}:{target}{suffix}"));
             }
-            MountSource::Volume { name, anonymous: false, .. } if mount.from_volume_flag => {
-                host.binds.get_or_insert_default().push(format!("{name}:{target}{suffix}"));
+            MountSource::Volume {
+                name,
+                anonymous: false,
+                ..
+            } if mount.from_volume_flag => {
+                host.binds
+                    .get_or_insert_default()
+                    .push(format!("{name}:{target}{suffix}"));
             }
-            MountSource::Volume { anonymous: true, .. } if mount.from_volume_flag => {
+            MountSource::Volume {
+                anonymous: true, ..
+            } if mount.from_volume_flag => {
                 volumes.insert(target, hull_api_types::Empty {});
             }
             MountSource::Tmpfs { .. } if mount.from_volume_flag => {
@@ -291,20 +367,40 @@ fn long_to_wire(mount: &Mount, source: &MountSource) -> wire::Mount {
         ..wire::Mount::default()
     };
     match source {
-        MountSource::Bind { path, non_recursive } => {
+        MountSource::Bind {
+            path,
+            non_recursive,
+        } => {
             let options = wire::BindOptions {
                 propagation: mount.propagation.clone(),
                 non_recursive: *non_recursive,
                 ..wire::BindOptions::default()
             };
             let bind_options = (options != wire::BindOptions::default()).then_some(options);
-            wire::Mount { kind: "bind".into(), source: path.clone(), bind_options, ..base }
+            wire::Mount {
+                kind: "bind".into(),
+                source: path.clone(),
+                bind_options,
+                ..base
+            }
         }
         MountSource::Volume { name, no_copy, .. } => {
-            let options = no_copy.then(|| wire::VolumeOptions { no_copy: true, ..Default::default() });
-            wire::Mount { kind: "volume".into(), source: name.clone(), volume_options: options, ..base }
+            let options = no_copy.then(|| wire::VolumeOptions {
+                no_copy: true,
+                ..Default::default()
+            });
+            wire::Mount {
+                kind: "volume".into(),
+                source: name.clone(),
+                volume_options: options,
+                ..base
+            }
         }
-        MountSource::Tmpfs { size, mode, options } => {
+        MountSource::Tmpfs {
+            size,
+            mode,
+            options,
+        } => {
             let options = wire::TmpfsOptions {
                 size_bytes: size.unwrap_or_default(),
                 mode: mode.unwrap_or_default(),
@@ -314,7 +410,11 @@ fn long_to_wire(mount: &Mount, source: &MountSource) -> wire::Mount {
                     .collect(),
             };
             let tmpfs_options = (options != wire::TmpfsOptions::default()).then_some(options);
-            wire::Mount { kind: "tmpfs".into(), tmpfs_options, ..base }
+            wire::Mount {
+                kind: "tmpfs".into(),
+                tmpfs_options,
+                ..base
+            }
         }
     }
 }
@@ -327,7 +427,11 @@ pub(crate) fn point(point: &hull_state::MountPoint) -> inspect::MountPoint {
         name: point.name.clone(),
         source: point.source.clone(),
         destination: point.target.clone(),
-        driver: if is_volume { "local".into() } else { String::new() },
+        driver: if is_volume {
+            "local".into()
+        } else {
+            String::new()
+        },
         mode: point.mode.clone(),
         rw: point.rw,
         propagation: match point.kind.as_str() {
@@ -348,21 +452,46 @@ mod tests {
     #[test]
     fn volume_flag_tells_paths_from_names() {
         let mount = one("/src:/dst:ro,z,rslave").unwrap();
-        assert_eq!(mount.source, MountSource::Bind { path: "/src".into(), non_recursive: false });
+        assert_eq!(
+            mount.source,
+            MountSource::Bind {
+                path: "/src".into(),
+                non_recursive: false
+            }
+        );
         assert!(mount.read_only && mount.from_volume_flag);
-        assert_eq!((mount.propagation.as_str(), mount.target.as_str()), ("rslave", "/dst"));
+        assert_eq!(
+            (mount.propagation.as_str(), mount.target.as_str()),
+            ("rslave", "/dst")
+        );
         let mount = one("data:/var//lib/:nocopy").unwrap();
         assert_eq!(mount.target, "/var/lib");
         assert_eq!(one("/src:/a/../b").unwrap().target, "/b");
-        let want = MountSource::Volume { name: "data".into(), anonymous: false, no_copy: true };
+        let want = MountSource::Volume {
+            name: "data".into(),
+            anonymous: false,
+            no_copy: true,
+        };
         assert_eq!(mount.source, want);
     }
 
     #[test]
     fn malformed_volume_flags_are_refused() {
         for bad in [
-            "", ":", "/a:", "/a:b", "/a:/", "/a:/b:ro:x", "/a:/b:ro,rw", "/a:/b:odd", "rel/x:/b", "/a:/b/..",
-            "vol:/b:rshared", ":/b", "/a:/b:nocopy", "/a:/b:ro,",
+            "",
+            ":",
+            "/a:",
+            "/a:b",
+            "/a:/",
+            "/a:/b:ro:x",
+            "/a:/b:ro,rw",
+            "/a:/b:odd",
+            "rel/x:/b",
+            "/a:/b/..",
+            "vol:/b:rshared",
+            ":/b",
+            "/a:/b:nocopy",
+            "/a:/b:ro,",
         ] {
             assert!(one(bad).is_err(), "{bad:?}");
         }
@@ -390,7 +519,10 @@ mod tests {
             ..HostConfig::default()
         };
         let error = of(&ContainerConfig::default(), &host).unwrap_err();
-        assert!(error.to_string().contains("Duplicate mount point"), "{error}");
+        assert!(
+            error.to_string().contains("Duplicate mount point"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -404,8 +536,15 @@ mod tests {
         });
         let host: HostConfig = serde_json::from_value(json).unwrap();
         let mut back = HostConfig::default();
-        to_wire(&of(&ContainerConfig::default(), &host).unwrap(), &mut back, &mut BTreeMap::new());
-        assert_eq!((back.binds, back.tmpfs, back.mounts), (host.binds, host.tmpfs, host.mounts));
+        to_wire(
+            &of(&ContainerConfig::default(), &host).unwrap(),
+            &mut back,
+            &mut BTreeMap::new(),
+        );
+        assert_eq!(
+            (back.binds, back.tmpfs, back.mounts),
+            (host.binds, host.tmpfs, host.mounts)
+        );
     }
 
     #[test]
@@ -415,10 +554,25 @@ mod tests {
             let error = long(&wire).expect_err(words).to_string();
             assert!(error.contains(words), "{error} lacks {words}");
         };
-        refuse(serde_json::json!({"Type": "bind", "Target": "/a"}), "Source must not be empty");
-        refuse(serde_json::json!({"Type": "bind", "Source": "a", "Target": "/a"}), "must be absolute");
-        refuse(serde_json::json!({"Type": "volume", "Source": "a"}), "Target must not be empty");
-        refuse(serde_json::json!({"Type": "npipe", "Source": "a", "Target": "/a"}), "mount type");
-        refuse(serde_json::json!({"Type": "tmpfs", "Source": "a", "Target": "/a"}), "Source must not");
+        refuse(
+            serde_json::json!({"Type": "bind", "Target": "/a"}),
+            "Source must not be empty",
+        );
+        refuse(
+            serde_json::json!({"Type": "bind", "Source": "a", "Target": "/a"}),
+            "must be absolute",
+        );
+        refuse(
+            serde_json::json!({"Type": "volume", "Source": "a"}),
+            "Target must not be empty",
+        );
+        refuse(
+            serde_json::json!({"Type": "npipe", "Source": "a", "Target": "/a"}),
+            "mount type",
+        );
+        refuse(
+            serde_json::json!({"Type": "tmpfs", "Source": "a", "Target": "/a"}),
+            "Source must not",
+        );
     }
 }

@@ -23,7 +23,9 @@ fn range(text: &str) -> Result<Vec<Port>> {
     if first == 0 {
         return Err(wrong("port 0 does not exist"));
     }
-    Ok((first..=last).map(|number| Port { number, protocol }).collect())
+    Ok((first..=last)
+        .map(|number| Port { number, protocol })
+        .collect())
 }
 
 /// Reads `80` or `80-90`.
@@ -35,7 +37,9 @@ fn span(text: &str) -> Option<(u16, u16)> {
 
 fn bounded<T>(list: Vec<T>) -> Result<Vec<T>> {
     if list.len() > MAX_PORTS {
-        return Err(Error::invalid(format!("more than {MAX_PORTS} ports in one request")));
+        return Err(Error::invalid(format!(
+            "more than {MAX_PORTS} ports in one request"
+        )));
     }
     Ok(list)
 }
@@ -81,9 +85,15 @@ fn publish(container: Port, binding: &PortBinding) -> Result<PublishSpec> {
     };
     let (host_port, host_port_end) = match binding.host_port.as_str() {
         "" => (0, 0),
-        text => span(text).ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
+        text => span(text)
+            .ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
     };
-    Ok(PublishSpec { container, host_ip, host_port, host_port_end })
+    Ok(PublishSpec {
+        container,
+        host_ip,
+        host_port,
+        host_port_end,
+    })
 }
 
 /// Writes `80/tcp`.
@@ -100,9 +110,15 @@ pub(crate) fn wished(list: &[PublishSpec]) -> PortMap {
             (first, last) if first == last => first.to_string(),
             (first, last) => format!("{first}-{last}"),
         };
-        let host_ip = if publish.host_ip.is_unspecified() { String::new() } else { publish.host_ip.to_string() };
+        let host_ip = if publish.host_ip.is_unspecified() {
+            String::new()
+        } else {
+            publish.host_ip.to_string()
+        };
         let bindings = map.entry(key(publish.container)).or_default();
-        bindings.get_or_insert_default().push(PortBinding { host_ip, host_port });
+        bindings
+            .get_or_insert_default()
+            .push(PortBinding { host_ip, host_port });
     }
     map
 }
@@ -125,7 +141,10 @@ mod tests {
     use super::*;
 
     fn map(key: &str, ip: &str, port: &str) -> PortMap {
-        let binding = PortBinding { host_ip: ip.into(), host_port: port.into() };
+        let binding = PortBinding {
+            host_ip: ip.into(),
+            host_port: port.into(),
+        };
         PortMap::from([(key.to_owned(), Some(vec![binding]))])
     }
 
@@ -164,7 +183,13 @@ mod tests {
 
     #[test]
     fn exposed_port_without_binding_is_null() {
-        let port = Port { number: 80, protocol: Protocol::Tcp };
-        assert_eq!(actual(&[port], &[]), PortMap::from([("80/tcp".to_owned(), None)]));
+        let port = Port {
+            number: 80,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(
+            actual(&[port], &[]),
+            PortMap::from([("80/tcp".to_owned(), None)])
+        );
     }
 }

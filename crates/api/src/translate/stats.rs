@@ -19,10 +19,17 @@ pub(crate) fn of(now: &StatsReading, before: Option<&StatsReading>) -> wire::Sta
     };
     if now.stats.is_none() {
         // Of a container that does not run Docker shows zeros, the times too.
-        return wire::Stats { read: time::NEVER.into(), preread: time::NEVER.into(), ..base };
+        return wire::Stats {
+            read: time::NEVER.into(),
+            preread: time::NEVER.into(),
+            ..base
+        };
     }
     wire::Stats {
-        pids_stats: wire::PidsStats { current: stats.pids_current, limit: stats.pids_limit },
+        pids_stats: wire::PidsStats {
+            current: stats.pids_current,
+            limit: stats.pids_limit,
+        },
         blkio_stats: blkio(stats),
         cpu_stats: cpu(now),
         precpu_stats: before.map(cpu).unwrap_or_default(),
@@ -43,12 +50,20 @@ fn networks(reading: &StatsReading) -> Option<BTreeMap<String, wire::NetworkStat
         tx_errors: counters.tx_errors,
         tx_dropped: counters.tx_dropped,
     };
-    let map: BTreeMap<_, _> = reading.networks.iter().map(|(name, c)| (name.clone(), one(c))).collect();
+    let map: BTreeMap<_, _> = reading
+        .networks
+        .iter()
+        .map(|(name, c)| (name.clone(), one(c)))
+        .collect();
     (!map.is_empty()).then_some(map)
 }
 
 fn blkio(stats: &Stats) -> wire::BlkioStats {
-    let entry = |op: &str, value| wire::BlkioEntry { op: op.into(), value, ..wire::BlkioEntry::default() };
+    let entry = |op: &str, value| wire::BlkioEntry {
+        op: op.into(),
+        value,
+        ..wire::BlkioEntry::default()
+    };
     wire::BlkioStats {
         io_service_bytes_recursive: Some(vec![
             entry("read", stats.blkio_read),
@@ -88,7 +103,10 @@ fn memory(stats: &Stats, host_memory: u64) -> wire::MemoryStats {
     wire::MemoryStats {
         usage: stats.memory_usage,
         max_usage: stats.memory_max_usage,
-        stats: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        stats: fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
         failcnt: stats.memory_failcnt,
         limit: stats.memory_limit.min(host_memory),
     }
@@ -100,22 +118,39 @@ mod tests {
 
     fn reading(stats: Option<Stats>) -> StatsReading {
         StatsReading {
-            record: hull_state::ContainerRecord { id: "id".into(), name: "web".into(), ..Default::default() },
+            record: hull_state::ContainerRecord {
+                id: "id".into(),
+                name: "web".into(),
+                ..Default::default()
+            },
             stats,
             system_cpu_ns: 100,
             online_cpus: 2,
             read_ns: 1_000_000_000,
             host_memory: 9,
-            networks: vec![("eth0".into(), NetCounters { rx_bytes: 3, ..NetCounters::default() })],
+            networks: vec![(
+                "eth0".into(),
+                NetCounters {
+                    rx_bytes: 3,
+                    ..NetCounters::default()
+                },
+            )],
         }
     }
 
     #[test]
     fn first_reading_has_zeros_before_it() {
-        let now = reading(Some(Stats { cpu_total_ns: 5, memory_limit: u64::MAX, ..Stats::default() }));
+        let now = reading(Some(Stats {
+            cpu_total_ns: 5,
+            memory_limit: u64::MAX,
+            ..Stats::default()
+        }));
         let shown = of(&now, None);
         assert_eq!(shown.precpu_stats, wire::CpuStats::default());
-        assert_eq!((shown.name.as_str(), shown.preread.as_str()), ("/web", time::NEVER));
+        assert_eq!(
+            (shown.name.as_str(), shown.preread.as_str()),
+            ("/web", time::NEVER)
+        );
         assert_eq!(shown.memory_stats.limit, 9);
         assert_eq!(shown.networks.unwrap()["eth0"].rx_bytes, 3);
         assert_eq!(of(&now, Some(&now)).precpu_stats.cpu_usage.total_usage, 5);

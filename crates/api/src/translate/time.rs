@@ -11,7 +11,9 @@ const NS: i64 = 1_000_000_000;
 
 /// Now, ns since 1970.
 pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     since.as_nanos().try_into().unwrap_or(i64::MAX)
 }
 
@@ -58,14 +60,20 @@ fn unix(text: &str) -> Option<i64> {
         return None;
     }
     let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    seconds.parse::<i64>().ok()?.checked_mul(NS)?.checked_add(nanos)
+    seconds
+        .parse::<i64>()
+        .ok()?
+        .checked_mul(NS)?
+        .checked_add(nanos)
 }
 
 fn calendar(text: &str) -> Option<i64> {
     let whole = match text.len() {
         10 => format!("{text}T00:00:00Z"),
         16 => format!("{text}:00Z"),
-        _ if text.ends_with('Z') || text.get(11..).is_some_and(|t| t.contains(['+', '-'])) => text.to_owned(),
+        _ if text.ends_with('Z') || text.get(11..).is_some_and(|t| t.contains(['+', '-'])) => {
+            text.to_owned()
+        }
         _ => format!("{text}Z"),
     };
     let time = OffsetDateTime::parse(&whole, &Rfc3339).ok()?;
@@ -74,13 +82,17 @@ fn calendar(text: &str) -> Option<i64> {
 
 /// Reads Go's durations: `300ms`, `1.5h`, `2h45m`.
 fn span(text: &str) -> Option<i64> {
-    let (text, sign) = text.strip_prefix('-').map_or((text, 1.0), |rest| (rest, -1.0));
+    let (text, sign) = text
+        .strip_prefix('-')
+        .map_or((text, 1.0), |rest| (rest, -1.0));
     let mut rest = text;
     let mut total = 0.0;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let (value, after) = rest.split_at(number);
-        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let unit = after
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (unit, after) = after.split_at(unit);
         let scale = match unit {
             "ns" => 1.0,
@@ -124,8 +136,13 @@ mod tests {
     fn timestamps_are_read_in_each_form() {
         let want = Some(1_136_073_600 * NS);
         for text in [
-            "1136073600", "1136073600.000000000", "2006-01-01T00:00:00Z", "2006-01-01",
-            "2006-01-01T00:00", "2006-01-01T00:00:00", "2006-01-01T01:00:00+01:00",
+            "1136073600",
+            "1136073600.000000000",
+            "2006-01-01T00:00:00Z",
+            "2006-01-01",
+            "2006-01-01T00:00",
+            "2006-01-01T00:00:00",
+            "2006-01-01T01:00:00+01:00",
         ] {
             assert_eq!(timestamp("since", text).unwrap(), want, "{text}");
         }

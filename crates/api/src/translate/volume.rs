@@ -18,7 +18,10 @@ pub(crate) fn of(volume: &hull_volume::Volume) -> Volume {
 /// Writes a volume with its bytes and users.
 pub(crate) fn with_usage(volume: &hull_volume::Volume, size: i64, users: i64) -> Volume {
     Volume {
-        usage_data: Some(VolumeUsage { ref_count: users, size }),
+        usage_data: Some(VolumeUsage {
+            ref_count: users,
+            size,
+        }),
         ..of(volume)
     }
 }
