@@ -130,7 +130,9 @@ impl PreparedMount {
                 Source::Detached(tree)
             }
             MountKind::Descriptor { fd } => {
-                let given = descriptors.get(*fd).and_then(|given| given.try_clone().ok());
+                let given = descriptors
+                    .get(*fd)
+                    .and_then(|given| given.try_clone().ok());
                 let given = given.ok_or_else(|| {
                     LaunchError::Plan(format!("no descriptor {fd} was sent for {}", mount.target))
                 })?;

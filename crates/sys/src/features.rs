@@ -89,9 +89,16 @@ fn present(feature: Feature) -> bool {
             });
             matches!(result, Err(Errno::INVAL))
         }
-        Feature::OverlayLowerAppend => fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .and_then(|fs| fsconfig_set_string(fs.as_fd(), "lowerdir+", "/"))
-            .is_ok(),
+        // Before 6.5 overlayfs took any option here and refused it at the mount: a kernel that
+        // takes nonsense says nothing by taking `lowerdir+`.
+        Feature::OverlayLowerAppend => {
+            let takes = |key: &str| {
+                fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+                    .and_then(|fs| fsconfig_set_string(fs.as_fd(), key, "/"))
+                    .is_ok()
+            };
+            takes("lowerdir+") && !takes("hull-no-such-option")
+        }
         // The file is looked for when it is needed.
         Feature::CgroupKill => true,
         Feature::CloseRangeCloexec => {

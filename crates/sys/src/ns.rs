@@ -50,8 +50,13 @@ pub fn clone_mount_of(pidfd: OwnedFd, path: std::ffi::CString) -> Result<OwnedFd
         join(&pidfd, Namespaces::MOUNT)?;
         crate::mount::clone_tree(rustix::fs::CWD, &path, false)
     };
-    let thread = std::thread::Builder::new().name("hull-mount".to_owned()).spawn(work);
-    thread.map_err(|_| crate::Errno::AGAIN)?.join().map_err(|_| crate::Errno::IO)?
+    let thread = std::thread::Builder::new()
+        .name("hull-mount".to_owned())
+        .spawn(work);
+    thread
+        .map_err(|_| crate::Errno::AGAIN)?
+        .join()
+        .map_err(|_| crate::Errno::IO)?
 }
 
 /// Sets the loopback interface of the caller's network namespace up: a new one has it down.

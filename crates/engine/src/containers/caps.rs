@@ -25,7 +25,7 @@ pub(crate) const DEFAULT: [&str; 14] = [
 pub(crate) fn all() -> Vec<String> {
     let own = hull_sys::caps::get()
         .map(|sets| sets.permitted)
-        .unwrap_or(CapSet::default());
+        .unwrap_or_default();
     own.names()
         .into_iter()
         .map(|n| n.trim_start_matches("CAP_").to_owned())

@@ -270,10 +270,10 @@ impl Engine {
             attributes(&record),
         );
         let reply = shim.call(Request::Exec(Box::new(launch)), &fds).await?;
-        if let Reply::Started { pid, .. } = reply {
-            if let Some(session) = lock(&self.execs.0).get_mut(&session.id) {
-                session.record.pid = pid;
-            }
+        if let Reply::Started { pid, .. } = reply
+            && let Some(session) = lock(&self.execs.0).get_mut(&session.id)
+        {
+            session.record.pid = pid;
         }
         Ok(ours.map(|socket| AttachStream {
             socket,

@@ -183,10 +183,10 @@ impl Engine {
             let _op = restarted.op.lock().await;
             lock(&restarted.restart).take();
             let record = restarted.record();
-            if record.state == ContainerState::Restarting {
-                if let Err(error) = engine.run(&restarted, record).await {
-                    tracing::error!(error = %error.chain(), container = %restarted.id, "cannot restart");
-                }
+            if record.state == ContainerState::Restarting
+                && let Err(error) = engine.run(&restarted, record).await
+            {
+                tracing::error!(error = %error.chain(), container = %restarted.id, "cannot restart");
             }
         });
         *lock(&container.restart) = Some(task.abort_handle());

@@ -96,7 +96,7 @@ impl Engine {
             })
             .map(|c| c.record())
             .collect();
-        list.sort_by(|a, b| b.created_at_ns.cmp(&a.created_at_ns));
+        list.sort_by_key(|record| std::cmp::Reverse(record.created_at_ns));
         if let Some(limit) = options.limit {
             list.truncate(limit);
         }

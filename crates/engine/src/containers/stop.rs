@@ -179,14 +179,14 @@ impl Engine {
         if number == SIGKILL || number == stop_signal(&record) {
             container.change(|r| r.stopped_by_user = true);
         }
-        if number == SIGKILL {
-            if let ContainerState::Paused { .. } = record.state {
-                shim.call(Request::KillAll, &[]).await?;
-                shim.call(Request::Resume, &[])
-                    .await
-                    .map(drop)
-                    .or_else(ignore_gone)?;
-            }
+        if number == SIGKILL
+            && let ContainerState::Paused { .. } = record.state
+        {
+            shim.call(Request::KillAll, &[]).await?;
+            shim.call(Request::Resume, &[])
+                .await
+                .map(drop)
+                .or_else(ignore_gone)?;
         }
         send(&shim, number).await?;
         let mut facts = attributes(&record);

@@ -48,12 +48,14 @@ impl Engine {
             memory_swappiness: wanted.memory_swappiness.or(old.memory_swappiness),
             oom_kill_disable: wanted.oom_kill_disable || old.oom_kill_disable,
         };
-        if let (Some(memory), Some(swap)) = (merged.memory, merged.memory_swap) {
-            if memory > 0 && swap > 0 && swap < memory {
-                return Err(Error::conflict(
-                    "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
-                ));
-            }
+        if let (Some(memory), Some(swap)) = (merged.memory, merged.memory_swap)
+            && memory > 0
+            && swap > 0
+            && swap < memory
+        {
+            return Err(Error::conflict(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time",
+            ));
         }
         record.spec.resources = merged.clone();
         if let Some(restart) = restart {
