@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hull_model::{Error, Result};
-use hull_network::Network;
+use hull_network::{IsolatedPool, Network};
 use hull_snapshot::Overlay;
 use hull_state::{Durability, State};
 use hull_volume::VolumeStore;
@@ -49,6 +49,9 @@ use events::Events;
 use images::Images;
 use janitor::Janitor;
 
+/// Namespaces without a network that are kept ready.
+const ISOLATED: usize = 4;
+
 /// The engine of one daemon.
 #[derive(Debug)]
 pub struct Engine {
@@ -60,7 +63,9 @@ pub struct Engine {
     pub(crate) snapshots: Arc<Overlay>,
     pub(crate) janitor: Janitor,
     pub(crate) volumes: VolumeStore,
-    pub(crate) network: Network,
+    /// The default network, or why there is none on this host.
+    pub(crate) network: Result<Network, String>,
+    pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
     /// The limit of open files that containers get.
@@ -95,8 +100,13 @@ impl Engine {
         }
         let found = reconcile::find(&settings, loaded.containers).await;
         let network = networks::open(&settings, &found)?;
-        for warning in network.info().warnings {
-            tracing::warn!("{warning}");
+        match &network {
+            Ok(network) => {
+                for warning in network.info().warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Err(why) => tracing::warn!("{why}"),
         }
         let snapshots = Overlay::open(&settings.data_dir.join("snapshot"))
             .map_err(internal("cannot open the writable layers"))?;
@@ -112,6 +122,8 @@ impl Engine {
             containers: Registry::default(),
             execs: Execs::default(),
             network,
+            isolated: IsolatedPool::start(settings.pool_size.min(ISOLATED))
+                .map_err(|e| Error::internal("cannot start a thread", e))?,
             events: Events::default(),
             started_ns: clock::now_ns(),
             nofile: system::descriptors::raise(),

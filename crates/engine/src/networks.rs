@@ -1,7 +1,7 @@
 //! The networks there are: the default bridge, none and host.
 
-use hull_model::{Error, Result};
-use hull_network::{LiveEndpoint, Network, NetworkConfig, NetworkInfo};
+use hull_model::{Error, ErrorKind, Result};
+use hull_network::{LiveEndpoint, Network, NetworkConfig, NetworkInfo, OpenError};
 use hull_state::{ContainerRecord, Endpoint};
 
 use crate::reconcile::Found;
@@ -23,8 +23,9 @@ pub struct NetworkDescription {
     pub containers: Vec<ContainerRecord>,
 }
 
-/// Opens the default network with what lives on it.
-pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Network> {
+/// Opens the default network with what lives on it. A kernel that lacks a part of it is no reason to
+/// serve nothing: the inner error says why containers on the bridge cannot be started.
+pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Result<Network, String>> {
     let mut config = NetworkConfig::new(&settings.bridge);
     config.table = settings.table();
     config.mtu = settings.mtu;
@@ -46,14 +47,24 @@ pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Network> {
             ports: e.ports.clone(),
         })
         .collect();
-    Network::open(config, &live)
-        .map_err(|e| Error::internal("cannot set up the default network", e))
+    match Network::open(config, &live) {
+        Ok(network) => Ok(Ok(network)),
+        Err(error @ OpenError::Kernel { .. }) => {
+            let error = Error::internal(
+                "the default network cannot be set up; are the kernel's modules bridge, veth and nf_tables loaded (modprobe)?",
+                error,
+            );
+            Ok(Err(error.chain()))
+        }
+        Err(error) => Err(Error::internal("cannot set up the default network", error)),
+    }
 }
 
 impl Engine {
     /// Gives an address and its ports back.
     pub(crate) fn free_endpoint(&self, endpoint: &Endpoint) {
-        if let Err(error) = self.network.release(endpoint.address) {
+        let Ok(network) = &self.network else { return };
+        if let Err(error) = network.release(endpoint.address) {
             tracing::warn!(%error, address = %endpoint.address, "cannot take back published ports");
         }
     }
@@ -62,6 +73,25 @@ impl Engine {
     /// stable.
     pub fn network_id(&self, name: &str) -> String {
         id_of(&format!("{name}:{}", self.settings.bridge))
+    }
+
+    /// The default network.
+    pub(crate) fn bridge(&self) -> Result<&Network> {
+        self.network
+            .as_ref()
+            .map_err(|why| Error::new(ErrorKind::Unavailable, why.clone()))
+    }
+
+    pub(crate) fn network_info(&self) -> Option<NetworkInfo> {
+        self.network.as_ref().ok().map(Network::info)
+    }
+
+    /// What the default network cannot do on this host.
+    pub(crate) fn network_warnings(&self) -> Vec<String> {
+        match &self.network {
+            Ok(network) => network.info().warnings,
+            Err(why) => vec![why.clone()],
+        }
     }
 
     /// All networks.
@@ -79,7 +109,7 @@ impl Engine {
                 id: self.network_id(name),
                 name,
                 driver,
-                bridge: (name == "bridge").then(|| self.network.info()),
+                bridge: self.network_info().filter(|_| name == "bridge"),
                 containers: running
                     .iter()
                     .filter(|r| containers::network_name(&r.spec.network) == name)

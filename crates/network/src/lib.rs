@@ -14,6 +14,7 @@ mod endpoint;
 pub mod files;
 mod host;
 mod isolated;
+mod isolated_pool;
 pub mod netlink;
 mod network;
 mod nft;
@@ -32,6 +33,7 @@ pub use config::{
 };
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
 pub use isolated::isolated;
+pub use isolated_pool::IsolatedPool;
 pub use netlink::NetlinkError;
 pub use network::Network;
 pub use ports::PortError;

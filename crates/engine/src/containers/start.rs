@@ -224,14 +224,15 @@ impl Engine {
         };
         let net = match &spec.network {
             NetworkMode::None => keep(
-                hull_network::isolated()
+                self.isolated
+                    .take()
                     .map_err(crate::internal("cannot make a network namespace"))?,
             ),
             NetworkMode::Host => Namespace::Host,
             NetworkMode::Container(other) => keep(self.namespace_of(other, "net")?),
             NetworkMode::Bridge => {
                 let link = self
-                    .network
+                    .bridge()?
                     .attach()
                     .map_err(crate::internal("cannot set up the container's network"))?;
                 let Link {
@@ -255,7 +256,7 @@ impl Engine {
                 parts.endpoint = Some(endpoint.clone());
                 if !wanted.is_empty() {
                     endpoint.ports = self
-                        .network
+                        .bridge()?
                         .publish(address, &wanted)
                         .map_err(publish_error)?;
                     parts.endpoint = Some(endpoint);
@@ -361,7 +362,7 @@ impl Engine {
             address: e.address,
             hostname: &name,
         });
-        let gateway = self.network.info().gateway;
+        let gateway = self.network_info().map(|info| info.gateway);
         let mut host_resolver = read_host("/etc/resolv.conf");
         if files::is_loopback_only(&host_resolver) && !host_network {
             let real = read_host(files::RESOLVED_RESOLV_CONF);
@@ -386,7 +387,7 @@ impl Engine {
         let hosts = if host_network && spec.extra_hosts.is_empty() {
             read_host("/etc/hosts")
         } else {
-            files::hosts(own, &spec.extra_hosts, Some(gateway)).map_err(wrong)?
+            files::hosts(own, &spec.extra_hosts, gateway).map_err(wrong)?
         };
         let texts = [
             ("hosts", hosts),

@@ -74,7 +74,7 @@ impl Engine {
             cgroup_version: host::cgroup_version(),
             started_ns: self.started_ns,
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
-            warnings: self.network.info().warnings,
+            warnings: self.network_warnings(),
             ..Info::default()
         };
         for container in self.containers.all() {
