@@ -67,10 +67,14 @@ impl PreparedRoot {
                     let _ = rustix::fs::unlink(mark.join("dirty"));
                     let _ = rustix::fs::rmdir(&mark);
                 }
-                if features.has(Feature::OverlayLowerAppend) {
-                    overlay(lower, upper, work, *volatile).map(Self::Detached)
-                } else {
-                    legacy(lower, upper, work, *volatile)
+                let by_string = || legacy(lower, upper, work, *volatile);
+                if !features.has(Feature::OverlayLowerAppend) {
+                    return by_string();
+                }
+                match overlay(lower, upper, work, *volatile) {
+                    Ok(root) => Ok(Self::Detached(root)),
+                    Err(error) if may_lack_options(&error) => by_string().map_err(|_| error.into()),
+                    Err(error) => Err(error.into()),
                 }
             }
             RootFs::Directory { path } => {
@@ -194,7 +198,7 @@ fn overlay(
     upper: &Path,
     work: &Path,
     volatile: bool,
-) -> Result<OwnedFd, LaunchError> {
+) -> Result<OwnedFd, OverlayError> {
     let fs = FsContext::open(c"overlay").map_err(prepare("use overlayfs"))?;
     let set = |key: &std::ffi::CStr, value: &Path| -> Result<(), LaunchError> {
         fs.string(key, &c_path(value)?).map_err(prepare(format!(
@@ -214,14 +218,58 @@ fn overlay(
         fs.flag(c"volatile")
             .map_err(prepare("make the root file system volatile"))?;
     }
-    fs.mount(Attr::empty()).map_err(|source| {
-        let reason = fs.log().map(|log| format!(" ({log})")).unwrap_or_default();
-        let upper = upper.display();
-        LaunchError::Prepare {
-            action: format!("mount the root file system with upper layer {upper}{reason}"),
+    fs.mount(Attr::empty())
+        .map_err(|source| OverlayError::Create {
+            upper: upper.to_owned(),
+            log: fs.log(),
             source,
+        })
+}
+
+/// Why there is no overlay by descriptors.
+#[derive(Debug)]
+enum OverlayError {
+    Prepare(LaunchError),
+    Create {
+        upper: PathBuf,
+        log: Option<String>,
+        source: Errno,
+    },
+}
+
+impl From<LaunchError> for OverlayError {
+    fn from(error: LaunchError) -> Self {
+        Self::Prepare(error)
+    }
+}
+
+impl From<OverlayError> for LaunchError {
+    fn from(error: OverlayError) -> Self {
+        match error {
+            OverlayError::Prepare(error) => error,
+            OverlayError::Create { upper, log, source } => {
+                let reason = log.map(|log| format!(" ({log})")).unwrap_or_default();
+                let upper = upper.display();
+                Self::Prepare {
+                    action: format!("mount the root file system with upper layer {upper}{reason}"),
+                    source,
+                }
+            }
         }
-    })
+    }
+}
+
+/// Whether the option string is worth a try: a kernel whose overlayfs only collects the options
+/// refuses unknown ones when it mounts, and without a message to the caller.
+fn may_lack_options(error: &OverlayError) -> bool {
+    matches!(
+        error,
+        OverlayError::Create {
+            log: None,
+            source: Errno::INVAL,
+            ..
+        }
+    )
 }
 
 /// Kernels before 6.7 take all lower layers in one string: short relative names fit about a
@@ -346,6 +394,23 @@ pub(crate) fn c_string(text: impl Into<Vec<u8>>) -> Result<CString, LaunchError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn may_lack_options_only_silent_invalid_argument_is_tried_again() {
+        let create = |log: Option<&str>, source| OverlayError::Create {
+            upper: PathBuf::from("/v/upper"),
+            log: log.map(str::to_owned),
+            source,
+        };
+        assert!(may_lack_options(&create(None, Errno::INVAL)));
+        assert!(!may_lack_options(&create(
+            Some("overlay: why"),
+            Errno::INVAL
+        )));
+        assert!(!may_lack_options(&create(None, Errno::NOENT)));
+        let prepare = LaunchError::Plan("no".to_owned());
+        assert!(!may_lack_options(&OverlayError::Prepare(prepare)));
+    }
 
     #[test]
     fn common_ancestor_of_layers_is_their_folder() {
