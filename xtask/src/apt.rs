@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 21] = [
+const NEEDS: [(&str, &str); 26] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -33,6 +33,11 @@ const NEEDS: [(&str, &str); 21] = [
     ("/usr/bin/zstd", "zstd"),
     ("/usr/sbin/mke2fs", "e2fsprogs"),
     ("/usr/bin/strip", "binutils"),
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/bin/cpio", "cpio"),
+    ("/usr/sbin/depmod", "kmod"),
+    ("/usr/sbin/setcap", "libcap2-bin"),
+    ("/usr/bin/setpriv", "util-linux"),
 ];
 
 /// Installs by apt what is missing, and says so.

@@ -138,6 +138,30 @@ pub fn debian() -> PathBuf {
     })
 }
 
+/// Debian's kernel for virtual machines, unpacked: `boot/` and `lib/modules/`.
+///
+/// # Panics
+/// If it cannot be downloaded.
+#[must_use]
+pub fn kernel() -> PathBuf {
+    cached("kernel-bookworm", |path| {
+        eprintln!("testkit: downloading Debian's kernel for virtual machines (27 MB)");
+        let script = "set -e; rm -rf \"$1\"; mkdir -p \"$1.deb\"; cd \"$1.deb\"; \
+            package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/{print $2; exit}'); \
+            apt-get download -qq \"$package\"; dpkg -x linux-image-*.deb \"$1\"; rm -rf \"$1.deb\"";
+        let status = Command::new("bash")
+            .args(["-c", script, "kernel"])
+            .arg(path)
+            .stdin(Stdio::null())
+            .status()
+            .expect("bash is installed");
+        assert!(
+            status.success(),
+            "downloading linux-image-cloud-amd64 failed"
+        );
+    })
+}
+
 /// The static probe program, to be mounted into containers.
 ///
 /// # Panics

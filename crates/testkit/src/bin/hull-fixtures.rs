@@ -3,7 +3,7 @@
 use hull_testkit::fixtures;
 
 fn main() {
-    for path in [fixtures::busybox(), fixtures::debian()] {
+    for path in [fixtures::busybox(), fixtures::debian(), fixtures::kernel()] {
         eprintln!("fixture {}", path.display());
     }
 }
