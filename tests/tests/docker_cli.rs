@@ -338,3 +338,15 @@ fn docker_save_export_import_commit_of_files_work() {
     );
     client.ok(&["rm", "box"]);
 }
+
+#[test]
+fn diff_of_a_container_lists_what_it_changed_and_nothing_of_ours() {
+    let Some(client) = Client::new() else { return };
+    client.load();
+    let script = "echo x >/new; rm /etc/group; echo y >>/etc/passwd";
+    client.ok(&["run", "--name", "changer", "busybox", "sh", "-c", script]);
+    let out = client.ok(&["diff", "changer"]);
+    let mut lines: Vec<&str> = out.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["A /new", "C /etc", "C /etc/passwd", "D /etc/group"]);
+}

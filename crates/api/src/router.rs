@@ -60,7 +60,7 @@ fn container_routes() -> Router<Arc<Engine>> {
         .route("/containers/{name}/logs", get(streams::logs))
         .route("/containers/{name}/stats", get(streams::stats))
         .route("/containers/{name}/export", get(images::export))
-        .route("/containers/{name}/changes", get(lists::later))
+        .route("/containers/{name}/changes", get(lists::changes))
         .route("/containers/{name}/archive", any(lists::later))
         .route("/containers/{name}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))

@@ -79,7 +79,19 @@ fn sizes(engine: &Engine, record: &ContainerRecord) -> (i64, i64) {
     (written, written.saturating_add(below))
 }
 
-/// `GET /containers/{name}/changes` and others that come with a later version.
+/// `GET /containers/{name}/changes`
+pub(crate) async fn changes(State(engine): Eng, Path(name): Path<String>) -> ApiResult {
+    // Walks what was written: not for a thread that serves.
+    let walked = tokio::task::spawn_blocking(move || engine.changes(&name)).await;
+    let walked = walked.map_err(|e| hull_model::Error::internal("the comparison broke off", e))?;
+    let changes: Vec<_> = walked?
+        .into_iter()
+        .map(|change| serde_json::json!({"Path": change.path, "Kind": change.kind}))
+        .collect();
+    body::reply(&changes)
+}
+
+/// What comes with a later version.
 pub(crate) async fn later() -> ApiError {
     ApiError::not_implemented("this version of Hull does not do this yet")
 }

@@ -6,12 +6,35 @@ use std::path::PathBuf;
 
 use hull_model::{Error, Result};
 use hull_proto::plan::RootFs;
-use hull_snapshot::{Change, SnapshotError, Snapshotter};
+use hull_snapshot::{Change, ChangeKind, SnapshotError, Snapshotter};
 use hull_state::ContainerRecord;
 
 use crate::Engine;
 use crate::images::Image;
 use crate::settings::Settings;
+
+/// A path that a container has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Absolute path inside.
+    pub path: String,
+    /// 0 modified, 1 added, 2 deleted.
+    pub kind: u8,
+}
+
+impl From<Change> for Changed {
+    fn from(change: Change) -> Self {
+        let kind = match change.kind {
+            ChangeKind::Modified => 0,
+            ChangeKind::Added => 1,
+            ChangeKind::Deleted => 2,
+        };
+        Self {
+            path: change.path.to_string_lossy().into_owned(),
+            kind,
+        }
+    }
+}
 
 /// Mount points that every container needs.
 const SKELETON: [&str; 4] = ["dev", "etc", "proc", "sys"];
@@ -74,7 +97,7 @@ impl Engine {
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for the image `host`, whose changes live in memory.
-    pub fn changes(&self, key: &str) -> Result<Vec<Change>> {
+    pub fn changes(&self, key: &str) -> Result<Vec<Changed>> {
         let record = self.container(key)?;
         let image = match record.image_id {
             Some(id) => self.images.by_id(id)?,
@@ -91,8 +114,10 @@ impl Engine {
         {
             // Before its first start a container has written nothing.
             Err(SnapshotError::NotFound(_)) => Ok(Vec::new()),
-            outcome => outcome.map_err(crate::internal(
+            Ok(changes) => Ok(changes.into_iter().map(Changed::from).collect()),
+            Err(error) => Err(Error::internal(
                 "cannot compare the container with its image",
+                error,
             )),
         }
     }
