@@ -11,11 +11,14 @@ mod spec;
 mod state;
 mod supervise;
 
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
-use cli::Cli;
+use cli::{Cli, Command};
 use log::Log;
 
 /// What runc ends with when it fails itself.
@@ -30,11 +33,34 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    match commands::run(cli, &log) {
+    let outcome = seal(&cli.command).and_then(|()| commands::run(cli, &log));
+    match outcome {
         Ok(code) => code,
         Err(error) => {
             log.error(&format!("{error:#}"));
             ExitCode::from(EXIT_FAILURE)
         }
     }
+}
+
+/// Runs this program anew from a handle that cannot be written to, before it becomes a
+/// container's: an image may name /proc/self/exe as its command (CVE-2019-5736).
+fn seal(command: &Command) -> anyhow::Result<()> {
+    if !matches!(
+        command,
+        Command::Create(_) | Command::Run(_) | Command::Exec(_)
+    ) {
+        return Ok(());
+    }
+    let text = |bytes: OsString| CString::new(bytes.into_vec()).ok();
+    let arguments = std::env::args_os().filter_map(text).collect();
+    let environment = std::env::vars_os()
+        .filter_map(|(mut name, value)| {
+            name.push("=");
+            name.push(value);
+            text(name)
+        })
+        .collect();
+    hull_sys::sealed::reexecute(arguments, environment)
+        .context("cannot protect this program's file from the container")
 }

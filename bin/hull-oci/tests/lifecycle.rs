@@ -177,6 +177,23 @@ fn create_program_runs_only_after_start() {
 }
 
 #[test]
+fn create_program_that_waits_cannot_be_overwritten() {
+    let runtime = Runtime::ours();
+    let bundle = Bundle::new(&runtime, "c", &["sleep", "1000"]);
+    runtime.ok(&["create", "-b", bundle.path(), "c"]);
+    // The process in the container still is hull-oci. Whoever gets a handle on its program there
+    // gets it through a read-only mount, and cannot write even when it is no longer busy
+    // (CVE-2019-5736).
+    let exe = format!("/proc/{}/exe", runtime.state("c")["pid"]);
+    let program = fs::File::open(exe).expect("open the program");
+    let flags = rustix::fs::fstatvfs(&program).expect("statvfs").f_flag;
+    assert!(
+        flags.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+        "{flags:?}"
+    );
+}
+
+#[test]
 fn create_killed_before_start_is_stopped_and_cannot_start() {
     let runtime = Runtime::ours();
     let bundle = Bundle::new(&runtime, "c", &["sleep", "1000"]);
