@@ -125,14 +125,16 @@ fn two_hundred_runs_leave_no_descriptor_thread_or_address_behind() {
             }
         }
     };
-    burst(4);
+    // Threads, their stacks and the allocator's own stock grow to a plateau first (measured: six
+    // bursts of 200 runs stay between 10 and 13 MiB); what counts is growth beyond it.
+    burst(20);
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = (descriptors(pid), own_kib(pid));
     burst(20);
     let mut after = (0, 0);
     let settled = wait_until(std::time::Duration::from_secs(10), || {
         after = (descriptors(pid), own_kib(pid));
-        after.0 <= before.0 + 4
+        after.0 <= before.0 + 4 && after.1 < before.1 + 4096
     });
     assert!(
         settled,
