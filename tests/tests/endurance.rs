@@ -186,7 +186,12 @@ fn hundred_execs_and_logs_leave_no_descriptor_in_shim_and_daemon() {
             .expect("read")
             .starts_with("hull-shim")
     );
-    let before = (descriptors(daemon.pid()), descriptors(shim));
+    // The pool of ready network namespaces fills up behind the first start, each a descriptor.
+    let mut before = (0, 0);
+    wait_until(std::time::Duration::from_secs(3), || {
+        before = (descriptors(daemon.pid()).max(before.0), descriptors(shim));
+        false
+    });
     for _ in 0..100 {
         daemon.ok(["exec", "box", "true"]);
         daemon.ok(["logs", "--tail", "1", "box"]);
