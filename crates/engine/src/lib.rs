@@ -16,10 +16,11 @@ pub mod system;
 pub mod volumes;
 
 use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hull_model::{Error, Result};
@@ -68,6 +69,9 @@ pub struct Engine {
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
+    /// The shim's program, opened at its first start: making a sealed handle costs as much as
+    /// starting it.
+    shim: OnceLock<OwnedFd>,
     /// The limit of open files that containers get.
     pub(crate) nofile: Option<hull_model::Ulimit>,
     stopping: AtomicBool,
@@ -126,6 +130,7 @@ impl Engine {
                 .map_err(|e| Error::internal("cannot start a thread", e))?,
             events: Events::default(),
             started_ns: clock::now_ns(),
+            shim: OnceLock::new(),
             nofile: system::descriptors::raise(),
             stopping: AtomicBool::new(false),
             settings,
@@ -137,6 +142,23 @@ impl Engine {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The handle from which shims are started.
+    pub(crate) fn shim_program(&self) -> Result<BorrowedFd<'_>> {
+        if let Some(program) = self.shim.get() {
+            return Ok(program.as_fd());
+        }
+        let path = self.settings.binary("hull-shim");
+        let opened = hull_sys::sealed::open(&path).map_err(|e| {
+            let path = path.display();
+            Error::internal(
+                format!("cannot use {path}; hull's binaries must sit in one folder"),
+                e,
+            )
+        })?;
+        // Of two first starts at once, one handle is kept.
+        Ok(self.shim.get_or_init(|| opened).as_fd())
     }
 
     /// Prepares for the end of the daemon: containers run on, but none is restarted any more.

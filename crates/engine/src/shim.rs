@@ -42,7 +42,7 @@ impl Shim {
     ///
     /// The listening socket is made by us and inherited, so that connecting needs no waiting.
     pub(crate) async fn spawn(
-        binary: &Path,
+        program: BorrowedFd<'_>,
         dir: &Path,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Notice>)> {
         let fail = |what: &str, e: std::io::Error| {
@@ -64,7 +64,6 @@ impl Shim {
         let text = |bytes: &[u8]| {
             CString::new(bytes).map_err(|_| Error::invalid("path of the shim contains a NUL byte"))
         };
-        let program = text(binary.as_os_str().as_bytes())?;
         let args = [
             text(b"hull-shim")?,
             text(b"--dir")?,
@@ -76,15 +75,8 @@ impl Shim {
             (null.as_fd(), 2),
             (listener.as_fd(), LISTEN_FD),
         ];
-        let pid = hull_sys::spawn::spawn(&program, &args, &fds).map_err(|e| {
-            Error::internal(
-                format!(
-                    "cannot start {}; hull's binaries must sit in one folder",
-                    binary.display()
-                ),
-                std::io::Error::from(e),
-            )
-        })?;
+        let pid = hull_sys::spawn::spawn(program, &args, &fds)
+            .map_err(|e| fail("start hull-shim for", e.into()))?;
         drop(listener);
         let stream = UnixStream::from_std(stream).map_err(|e| fail("connect to the shim in", e))?;
         Ok(Self::over(stream, Some(pid)))

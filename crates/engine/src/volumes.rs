@@ -3,20 +3,34 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use hull_model::{Error, ErrorKind, Result};
-use hull_snapshot::Snapshotter;
+use hull_snapshot::{SnapshotError, Snapshotter};
 use hull_state::{ContainerRecord, MountPoint};
 use hull_volume::{ANONYMOUS_LABEL, Volume, VolumeError};
 
 use crate::Engine;
 use crate::containers::remove::PruneReport;
 use crate::filters::Filters;
-use crate::images::Image;
+use crate::images::{Image, blocking};
 
 impl Engine {
+    /// Makes what volumes of a container are missing, where blocking does no harm.
+    pub(crate) async fn make_volumes(
+        self: &Arc<Self>,
+        record: &ContainerRecord,
+        image: &Image,
+    ) -> Result<()> {
+        if !record.mounts.iter().any(|m| m.kind == "volume") {
+            return Ok(());
+        }
+        let (engine, record, image) = (Arc::clone(self), record.clone(), image.clone());
+        blocking(move || engine.ensure_volumes(&record, &image)).await
+    }
+
     /// Makes the volumes of a container that are missing, with the image's content in empty ones.
-    pub(crate) fn ensure_volumes(&self, record: &ContainerRecord, image: &Image) -> Result<()> {
+    fn ensure_volumes(&self, record: &ContainerRecord, image: &Image) -> Result<()> {
         let mut view: Option<OwnedFd> = None;
         for point in record.mounts.iter().filter(|m| m.kind == "volume") {
             let mut labels = BTreeMap::new();
@@ -63,14 +77,11 @@ impl Engine {
         }
         let lowers = self.images.lowers(&image)?;
         // Before its first start a container has written nothing.
-        let own = self
-            .snapshots
-            .usage(&record.id)
-            .is_ok()
-            .then_some(record.id.as_str());
-        self.snapshots
-            .view(own, &lowers)
-            .map_err(crate::internal("cannot look into the container"))
+        let view = match self.snapshots.view(Some(&record.id), &lowers) {
+            Err(SnapshotError::NotFound(_)) => self.snapshots.view(None, &lowers),
+            view => view,
+        };
+        view.map_err(crate::internal("cannot look into the container"))
     }
 
     /// Removes the unnamed volumes of a container.

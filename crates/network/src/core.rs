@@ -10,7 +10,7 @@ use crate::config::AttachError;
 use crate::conntrack::{self, Flows};
 use crate::endpoint::{Endpoint, Factory};
 use crate::netlink::Socket;
-use crate::pool::{Job, Work};
+use crate::pool::Work;
 use crate::ports::PortTable;
 use crate::route::Route;
 use crate::types::Subnet;
@@ -75,7 +75,22 @@ impl Core {
     }
 }
 
+/// Something that is done after the reply.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Deletes a link if the kernel has not done so yet.
+    DeleteLink(String),
+    /// Forgets the flows that a container answers.
+    ForgetFlows(Ipv4Addr),
+    /// Forgets UDP flows to the host at ports that now lead to a container; an unspecified address
+    /// is every one of the host's.
+    ForgetUdpToHost(Vec<(Ipv4Addr, u16)>),
+}
+
 impl Work for Arc<Core> {
+    type Item = Endpoint;
+    type Job = Job;
+
     fn make(&self) -> Option<Endpoint> {
         Core::make(self).ok()
     }

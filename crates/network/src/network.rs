@@ -9,11 +9,11 @@ use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
 use crate::config::{
     AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, PublishError,
 };
-use crate::core::{Core, Publisher};
+use crate::core::{Core, Job, Publisher};
 use crate::endpoint::Endpoint;
 use crate::netlink::NetlinkError;
 use crate::open;
-use crate::pool::{Job, Pool};
+use crate::pool::Pool;
 use crate::ports::PortTable;
 use crate::route::Route;
 use crate::table::{Forward, Table};
@@ -39,7 +39,7 @@ pub struct Network {
     publisher: Mutex<Publisher>,
     warnings: Vec<String>,
     // Last, so that everything its thread uses is still there when it is joined.
-    pool: Pool,
+    pool: Pool<Endpoint, Job>,
 }
 
 impl Network {
@@ -195,6 +195,11 @@ impl Network {
             self.pool.defer(LINK_GRACE, Job::DeleteLink(veth));
         }
         outcome
+    }
+
+    /// The bridge's address.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.core.factory.subnet.gateway()
     }
 
     /// What the network looks like now.

@@ -1,20 +1,17 @@
-//! The warm pool: ready endpoints, made in the background by one thread, which also does whatever
+//! A warm pool: what a start needs, made in the background by one thread, which also does whatever
 //! can wait (deleting links, forgetting flows).
 //!
 //! ```text
-//! take ──▶ ready ──▶ container        (never back: an endpoint serves one container)
+//! take ──▶ ready ──▶ container        (never back: an item serves one container)
 //!            ▲
 //! thread ────┘  one at a time, once QUIET has passed since the last take, or at the latest
 //!               PATIENCE after the pool ceased to be full
 //! ```
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use crate::endpoint::Endpoint;
 
 /// A start that has just taken an endpoint needs the CPU more than the pool does.
 const QUIET: Duration = Duration::from_millis(6);
@@ -25,28 +22,20 @@ const BACK_OFF: Duration = Duration::from_secs(2);
 
 /// What the pool's thread calls.
 pub(crate) trait Work: Send + 'static {
-    /// Makes an endpoint; `None` if it failed.
-    fn make(&self) -> Option<Endpoint>;
+    /// What is kept ready.
+    type Item: Send;
+    /// What can wait.
+    type Job: Send;
+    /// Makes one; `None` if it failed.
+    fn make(&self) -> Option<Self::Item>;
     /// Does what was put off, all that is due at once.
-    fn run(&self, jobs: Vec<Job>);
-}
-
-/// Something that is done after the reply.
-#[derive(Debug)]
-pub(crate) enum Job {
-    /// Deletes a link if the kernel has not done so yet.
-    DeleteLink(String),
-    /// Forgets the flows that a container answers.
-    ForgetFlows(Ipv4Addr),
-    /// Forgets UDP flows to the host at ports that now lead to a container; an unspecified address
-    /// is every one of the host's.
-    ForgetUdpToHost(Vec<(Ipv4Addr, u16)>),
+    fn run(&self, jobs: Vec<Self::Job>);
 }
 
 #[derive(Debug)]
-struct State {
-    ready: VecDeque<Endpoint>,
-    jobs: Vec<(Instant, Job)>,
+struct State<T, J> {
+    ready: VecDeque<T>,
+    jobs: Vec<(Instant, J)>,
     target: usize,
     last_take: Option<Instant>,
     wanting_since: Instant,
@@ -55,29 +44,32 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Shared {
-    state: Mutex<State>,
+struct Shared<T, J> {
+    state: Mutex<State<T, J>>,
     wake: Condvar,
 }
 
-impl Shared {
+impl<T, J> Shared<T, J> {
     /// The state is plain data that is consistent between statements: a panic elsewhere with the
     /// lock held does not spoil it.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T, J>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The pool and its thread; dropping it ends both.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    shared: Arc<Shared>,
+pub(crate) struct Pool<T, J> {
+    shared: Arc<Shared<T, J>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Pool {
+impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
     /// Starts the thread, in the caller's network namespace.
-    pub(crate) fn start(target: usize, work: impl Work) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        target: usize,
+        work: impl Work<Item = T, Job = J>,
+    ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 ready: VecDeque::with_capacity(target),
@@ -100,33 +92,33 @@ impl Pool {
         })
     }
 
-    /// A ready endpoint, or `None` if there is none right now.
-    pub(crate) fn take(&self) -> Option<Endpoint> {
+    /// A ready item, or `None` if there is none right now.
+    pub(crate) fn take(&self) -> Option<T> {
         let mut state = self.shared.lock();
         let now = Instant::now();
         if state.ready.len() >= state.target {
             state.wanting_since = now;
         }
         state.last_take = Some(now);
-        let endpoint = state.ready.pop_front();
+        let item = state.ready.pop_front();
         drop(state);
         self.shared.wake.notify_one();
-        endpoint
+        item
     }
 
     /// Has `job` done after `delay`.
-    pub(crate) fn defer(&self, delay: Duration, job: Job) {
+    pub(crate) fn defer(&self, delay: Duration, job: J) {
         self.shared.lock().jobs.push((Instant::now() + delay, job));
         self.shared.wake.notify_one();
     }
 
-    /// Number of ready endpoints.
+    /// Number of ready items.
     pub(crate) fn ready(&self) -> usize {
         self.shared.lock().ready.len()
     }
 }
 
-impl Drop for Pool {
+impl<T, J> Drop for Pool<T, J> {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
         self.shared.wake.notify_one();
@@ -136,11 +128,11 @@ impl Drop for Pool {
     }
 }
 
-fn serve(shared: &Shared, work: &impl Work) {
+fn serve<W: Work>(shared: &Shared<W::Item, W::Job>, work: &W) {
     let mut state = shared.lock();
     while !state.closing {
         let now = Instant::now();
-        let due: Vec<Job> = state
+        let due: Vec<W::Job> = state
             .jobs
             .extract_if(.., |(due, _)| *due <= now)
             .map(|(_, job)| job)
@@ -157,7 +149,7 @@ fn serve(shared: &Shared, work: &impl Work) {
             let made = work.make();
             state = shared.lock();
             match made {
-                Some(endpoint) => state.ready.push_back(endpoint),
+                Some(item) => state.ready.push_back(item),
                 None => state.not_before = Some(Instant::now() + BACK_OFF),
             }
             continue;
@@ -181,8 +173,8 @@ fn serve(shared: &Shared, work: &impl Work) {
     }
 }
 
-/// When the next endpoint should be made; `None` if the pool is full.
-fn refill_time(state: &State, now: Instant) -> Option<Instant> {
+/// When the next item should be made; `None` if the pool is full.
+fn refill_time<T, J>(state: &State<T, J>, now: Instant) -> Option<Instant> {
     if state.ready.len() >= state.target {
         return None;
     }

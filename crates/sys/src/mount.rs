@@ -8,7 +8,7 @@ use rustix::mount::{
     fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
 
-use crate::{Errno, Result, check};
+use crate::{Result, check};
 
 pub use rustix::mount::MountAttrFlags as Attr;
 
@@ -250,15 +250,6 @@ pub fn has_magic(fd: impl AsFd, magic: u64) -> Result<bool> {
 /// Magic number of procfs.
 pub const PROC_MAGIC: u64 = 0x9fa0;
 
-/// Whether an error means that the kernel lacks a call or an option, so that a fallback is due.
-#[must_use]
-pub fn is_missing(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::NODEV
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,7 +271,7 @@ mod tests {
         };
         set_attr(&mount, true, &change).expect("setattr");
         let result = rustix::fs::mkdirat(&mount, "x", rustix::fs::Mode::from_raw_mode(0o755));
-        assert_eq!(result, Err(Errno::ROFS));
+        assert_eq!(result, Err(crate::Errno::ROFS));
     }
 
     #[test]

@@ -1,35 +1,28 @@
 //! Starting a program with chosen descriptors, fast whatever the size of the caller.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use rustix::process::Pid;
 
 use crate::{Errno, Result};
 
-/// Starts `program` with `args` (the first is its name), an empty environment, every signal
+/// Starts the program behind a handle of [`crate::sealed::open`] with `args` (the first is its name), an empty environment, every signal
 /// unblocked, in a session of its own, and exactly the descriptors of `fds` besides those
 /// without close-on-exec: each pair is a descriptor of ours and its number over there.
-///
-/// The program runs from a sealed handle where the host allows it, see [`crate::sealed`].
 ///
 /// glibc's posix_spawn shares the memory until the exec, so that the cost does not grow with
 /// the caller. The caller reaps the process.
 ///
 /// # Errors
-/// As posix_spawn(3): `ENOENT`, `EACCES`, `EAGAIN`, …
-pub fn spawn(program: &CString, args: &[CString], fds: &[(BorrowedFd<'_>, i32)]) -> Result<Pid> {
-    let plain = std::path::Path::new(std::ffi::OsStr::from_bytes(program.as_bytes()));
-    let sealed = match crate::sealed::open(plain) {
-        Err(Errno::NOENT) => return Err(Errno::NOENT),
-        result => result.ok(),
-    };
-    let sealed_path = sealed
-        .as_ref()
-        .map(|sealed| crate::sealed::path(sealed.as_fd()));
-    let program = sealed_path.as_ref().unwrap_or(program);
+/// As posix_spawn(3): `EACCES`, `EAGAIN`, …
+pub fn spawn(
+    program: BorrowedFd<'_>,
+    args: &[CString],
+    fds: &[(BorrowedFd<'_>, i32)],
+) -> Result<Pid> {
+    let path = crate::sealed::path(program);
     let mut argv: Vec<*mut libc::c_char> = args.iter().map(|a| a.as_ptr().cast_mut()).collect();
     argv.push(ptr::null_mut());
     let envp: [*mut libc::c_char; 1] = [ptr::null_mut()];
@@ -40,12 +33,12 @@ pub fn spawn(program: &CString, args: &[CString], fds: &[(BorrowedFd<'_>, i32)])
     let mut attributes = Attributes::new()?;
     attributes.own_session_and_clear_mask()?;
     let mut pid: libc::pid_t = 0;
-    // SAFETY: `program`, `argv` and `envp` are valid, null-terminated and outlive the call;
+    // SAFETY: `path`, `argv` and `envp` are valid, null-terminated and outlive the call;
     // actions and attributes were initialised by their constructors.
     let code = unsafe {
         libc::posix_spawn(
             &mut pid,
-            program.as_ptr(),
+            path.as_ptr(),
             &actions.0,
             &attributes.0,
             argv.as_ptr(),
@@ -127,25 +120,28 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::os::fd::AsFd;
+    use std::path::Path;
 
     #[test]
-    fn spawned_program_sees_the_descriptor_at_its_number() {
-        let (mut read, write) = std::io::pipe().expect("pipe");
-        let args = [c"sh", c"-c", c"echo hi >&7"].map(CString::from);
-        let pid = spawn(&CString::from(c"/bin/sh"), &args, &[(write.as_fd(), 7)]).expect("spawn");
-        drop(write);
-        let mut text = String::new();
-        read.read_to_string(&mut text).expect("read");
-        assert_eq!(text, "hi\n");
-        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty()).expect("wait");
+    fn spawned_programs_of_one_handle_see_the_descriptor_at_its_number() {
+        let program = crate::sealed::open(Path::new("/bin/sh")).expect("open");
+        for _ in 0..2 {
+            let (mut read, write) = std::io::pipe().expect("pipe");
+            let args = [c"sh", c"-c", c"echo hi >&7"].map(CString::from);
+            let pid = spawn(program.as_fd(), &args, &[(write.as_fd(), 7)]).expect("spawn");
+            drop(write);
+            let mut text = String::new();
+            read.read_to_string(&mut text).expect("read");
+            assert_eq!(text, "hi\n");
+            rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty())
+                .expect("wait");
+        }
     }
 
     #[test]
-    fn spawn_missing_program_is_enoent() {
+    fn spawn_what_is_no_program_is_eacces() {
+        let program = crate::sealed::open(Path::new("/etc/passwd")).expect("open");
         let args = [CString::from(c"x")];
-        assert_eq!(
-            spawn(&CString::from(c"/does/not/exist"), &args, &[]),
-            Err(Errno::NOENT)
-        );
+        assert_eq!(spawn(program.as_fd(), &args, &[]), Err(Errno::ACCESS));
     }
 }

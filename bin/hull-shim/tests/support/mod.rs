@@ -66,8 +66,9 @@ impl Shim {
             text("--dir"),
             text(dir.path().join("run").to_str().unwrap()),
         ];
-        let program = text(program.to_str().unwrap());
-        let pid = hull_sys::spawn::spawn(&program, &args, &[(listener.as_fd(), 3)]).expect("spawn");
+        let program = hull_sys::sealed::open(program.as_ref()).expect("open the shim");
+        let pid = hull_sys::spawn::spawn(program.as_fd(), &args, &[(listener.as_fd(), 3)])
+            .expect("spawn");
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cgroup = format!("/hull-shim-test-{}-{number}", std::process::id());
         Self {

@@ -66,7 +66,7 @@ impl Engine {
         }
         check_platform(&spec.platform)?;
         let image = self.images.resolve(&spec.image)?;
-        merge(&mut spec, entrypoint, &image.config);
+        merge(&mut spec, entrypoint, image.config());
         check(&spec)?;
         self.check_modes(&spec)?;
         let mounts = self.resolve_mounts(&spec, &image)?;
@@ -118,25 +118,15 @@ impl Engine {
     async fn record_new(self: &Arc<Self>, record: &ContainerRecord, image: &Image) -> Result<()> {
         self.store(record)?;
         self.containers.insert(Container::new(record.clone()));
-        if record.mounts.iter().any(|m| m.kind == "volume") {
-            let (engine, record, image) = (Arc::clone(self), record.clone(), image.clone());
-            let made = tokio::task::spawn_blocking({
-                let record = record.clone();
-                let engine = Arc::clone(&engine);
-                move || engine.ensure_volumes(&record, &image)
-            })
-            .await
-            .map_err(|e| Error::internal("making volumes was interrupted", e))?;
-            if let Err(error) = made {
-                if let Ok(container) = engine.containers.find(&record.id) {
-                    engine.containers.remove(&container);
-                }
-                engine.forget(&record)?;
-                engine.remove_anonymous_volumes(&record);
-                return Err(error);
-            }
+        let Err(error) = self.make_volumes(record, image).await else {
+            return Ok(());
+        };
+        if let Ok(container) = self.containers.find(&record.id) {
+            self.containers.remove(&container);
         }
-        Ok(())
+        self.forget(record)?;
+        self.remove_anonymous_volumes(record);
+        Err(error)
     }
 
     /// Other containers that are named must exist, now and at each start.
@@ -184,7 +174,7 @@ impl Engine {
             }
             points.push(point);
         }
-        for target in image.config.config.volumes.keys() {
+        for target in image.config().config.volumes.keys() {
             let target = check_target(target)?;
             if !points.iter().any(|p| p.target == target) {
                 points.push(self.volume_point(&random::id(), true, target, String::new(), true));
@@ -475,6 +465,8 @@ fn check(spec: &ContainerSpec) -> Result<()> {
             "Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set",
         ));
     }
+    hull_network::files::check_extra_hosts(&spec.extra_hosts)
+        .map_err(|e| Error::invalid(e.to_string()))?;
     if spec.shm_size.is_some_and(|s| s < 0) {
         return Err(Error::invalid("SHM size can not be less than 0"));
     }

@@ -126,18 +126,4 @@ impl Engine {
     pub fn writable_size(&self, id: &str) -> u64 {
         self.snapshots.usage(id).map(|u| u.bytes).unwrap_or(0)
     }
-
-    /// Bytes written, and bytes of the image below.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn container_size(&self, key: &str) -> Result<(u64, u64)> {
-        let record = self.container(key)?;
-        let written = self.writable_size(&record.id);
-        let image = record
-            .image_id
-            .and_then(|id| self.images.by_id(id).ok())
-            .map_or(0, |i| i.size);
-        Ok((written, written + image))
-    }
 }

@@ -145,12 +145,7 @@ impl Engine {
                 ));
             }
         };
-        if record.mounts.iter().any(|m| m.kind == "volume") {
-            let (engine, record, image) = (Arc::clone(self), record.clone(), image.clone());
-            tokio::task::spawn_blocking(move || engine.ensure_volumes(&record, &image))
-                .await
-                .map_err(|e| Error::internal("making volumes was interrupted", e))??;
-        }
+        self.make_volumes(record, &image).await?;
         let rootfs = self.rootfs(record, &image)?;
         let mut fds: Vec<OwnedFd> = Vec::new();
         let (namespaces, foreign_shm) = self.namespaces(record, &mut fds, &mut parts)?;
@@ -190,7 +185,7 @@ impl Engine {
             });
             fds.push(pending.socket);
         }
-        let (shim, notices) = Shim::spawn(&self.settings.binary("hull-shim"), &dir).await?;
+        let (shim, notices) = Shim::spawn(self.shim_program()?, &dir).await?;
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let reply = shim
             .call(Request::Launch(Box::new(launch)), &borrowed)
@@ -362,7 +357,7 @@ impl Engine {
             address: e.address,
             hostname: &name,
         });
-        let gateway = self.network_info().map(|info| info.gateway);
+        let gateway = self.bridge().ok().map(hull_network::Network::gateway);
         let mut host_resolver = read_host("/etc/resolv.conf");
         if files::is_loopback_only(&host_resolver) && !host_network {
             let real = read_host(files::RESOLVED_RESOLV_CONF);

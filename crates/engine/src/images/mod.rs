@@ -31,19 +31,21 @@ pub(crate) struct Images {
 #[derive(Debug, Clone)]
 pub(crate) struct Image {
     pub(crate) id: Digest,
-    pub(crate) config: ImageConfig,
     pub(crate) host: bool,
-    pub(crate) size: u64,
     stored: StoredImage,
+}
+
+impl Image {
+    pub(crate) fn config(&self) -> &ImageConfig {
+        self.stored.config()
+    }
 }
 
 impl From<StoredImage> for Image {
     fn from(stored: StoredImage) -> Self {
         Self {
             id: stored.id(),
-            config: stored.config().clone(),
             host: stored.record.root == RootKind::Host,
-            size: stored.record.size,
             stored,
         }
     }
@@ -115,12 +117,6 @@ impl Engine {
     pub fn image_history(&self, name: &str) -> Result<Vec<HistoryLine>> {
         let image = self.image(name)?;
         Ok(self.images.store.history(&image))
-    }
-
-    /// Bytes of each layer, from the bottom up.
-    pub fn layer_sizes(&self, image: &StoredImage) -> Vec<u64> {
-        let size = |id| self.images.store.layer(id).map_or(0, |l| l.tree_bytes);
-        image.record.layers().iter().map(size).collect()
     }
 
     /// Gives an image one more name.
