@@ -40,6 +40,8 @@ pub(crate) enum Source {
     Sysfs,
     Mqueue,
     Cgroup2,
+    /// Any other file system: type, then options in order.
+    Fresh(CString, Vec<(CString, Option<CString>)>),
     /// v1: a tmpfs with a bind in each folder.
     CgroupV1(CgroupView),
 }
@@ -143,6 +145,16 @@ impl PreparedMount {
             MountKind::Proc => Source::Proc,
             MountKind::Sysfs => Source::Sysfs,
             MountKind::Mqueue => Source::Mqueue,
+            MountKind::Filesystem { kind, source, data } => {
+                let mut settings = vec![(c_string("source")?, Some(c_string(source.as_str())?))];
+                for option in data {
+                    settings.push(match option.split_once('=') {
+                        Some((key, value)) => (c_string(key)?, Some(c_string(value)?)),
+                        None => (c_string(option.as_str())?, None),
+                    });
+                }
+                Source::Fresh(c_string(kind.as_str())?, settings)
+            }
             MountKind::Cgroup if host.hierarchies.is_v2() => Source::Cgroup2,
             MountKind::Cgroup => Source::CgroupV1(CgroupView::prepare(
                 cgroup_views,
@@ -205,6 +217,10 @@ impl PreparedMount {
             }
             Source::Mqueue => {
                 made = fresh(c"mqueue", self.attributes).at_index(Step::Mount, index)?;
+                made.as_fd()
+            }
+            Source::Fresh(kind, settings) => {
+                made = configured(kind, settings, self.attributes).at_index(Step::Mount, index)?;
                 made.as_fd()
             }
             Source::Cgroup2 => {
@@ -308,6 +324,22 @@ impl FdPath {
 pub(crate) fn fresh(kind: &std::ffi::CStr, attributes: Attr) -> hull_sys::Result<OwnedFd> {
     let fs = FsContext::open(kind)?;
     fs.string(c"source", kind)?;
+    fs.mount(attributes)
+}
+
+/// A new mount with options. Runs in the child.
+fn configured(
+    kind: &std::ffi::CStr,
+    settings: &[(CString, Option<CString>)],
+    attributes: Attr,
+) -> hull_sys::Result<OwnedFd> {
+    let fs = FsContext::open(kind)?;
+    for (key, value) in settings {
+        match value {
+            Some(value) => fs.string(key, value)?,
+            None => fs.flag(key)?,
+        }
+    }
     fs.mount(attributes)
 }
 

@@ -195,6 +195,7 @@ fn launch_device_not_in_the_rules_cannot_be_opened() {
     plan.devices.push(PlanDevice {
         path: "/dev/fuse".to_owned(),
         block: false,
+        fifo: false,
         major: 10,
         minor: 229,
         mode: 0o666,

@@ -7,6 +7,7 @@
 
 pub mod frame;
 pub mod message;
+pub mod oci;
 pub mod plan;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, encode};

@@ -7,6 +7,11 @@ use std::path::PathBuf;
 use hull_model::{Resources, Ulimit};
 use serde::{Deserialize, Serialize};
 
+use crate::oci::{
+    CapabilitySets, CgroupExtra, CpuAffinity, IdMappings, IntelRdt, IoPriority, MemoryPolicy,
+    MountIdMap, Scheduler, SeccompListener, SystemdUnit, TimeOffset, is_default,
+};
+
 /// A sandbox to be made, with its first process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -42,6 +47,27 @@ pub struct LaunchPlan {
     pub process: ProcessPlan,
     /// Folder in which compiled seccomp programs are kept.
     pub seccomp_cache: PathBuf,
+    /// Mappings of a new user namespace.
+    #[serde(skip_serializing_if = "is_default")]
+    pub id_mappings: IdMappings,
+    /// Clocks of a new time namespace.
+    #[serde(skip_serializing_if = "is_default")]
+    pub time_offsets: Vec<TimeOffset>,
+    /// Propagation of the root mount: as [`MountOptions::propagation`], and `unbindable`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub rootfs_propagation: String,
+    /// SELinux context of the mounts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mount_label: String,
+    /// Interfaces moved in: name on the host → name inside, empty for the same.
+    #[serde(skip_serializing_if = "is_default")]
+    pub net_devices: BTreeMap<String, String>,
+    /// Cache and memory bandwidth.
+    #[serde(skip_serializing_if = "is_default")]
+    pub intel_rdt: Option<IntelRdt>,
+    /// NUMA policy.
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// Source of a root file system.
@@ -82,7 +108,7 @@ impl Default for RootFs {
 }
 
 /// Which namespace of each kind.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Namespaces {
     /// Process ids.
@@ -95,6 +121,28 @@ pub struct Namespaces {
     pub net: Namespace,
     /// Control groups.
     pub cgroup: Namespace,
+    /// Mounts.
+    #[serde(skip_serializing_if = "is_default")]
+    pub mount: Namespace,
+    /// Users; the caller's unless said otherwise.
+    pub user: Namespace,
+    /// Clocks; the caller's unless said otherwise.
+    pub time: Namespace,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self {
+            pid: Namespace::New,
+            ipc: Namespace::New,
+            uts: Namespace::New,
+            net: Namespace::New,
+            cgroup: Namespace::New,
+            mount: Namespace::New,
+            user: Namespace::Host,
+            time: Namespace::Host,
+        }
+    }
 }
 
 /// One namespace.
@@ -153,6 +201,15 @@ pub enum MountKind {
     Devpts,
     /// The control groups, as the host has them (v1 folders or cgroup2).
     Cgroup,
+    /// Any file system of the kernel's, mounted by the child in its namespaces.
+    Filesystem {
+        /// Type, such as `tmpfs` or `overlay`.
+        kind: String,
+        /// Source, often without meaning.
+        source: String,
+        /// Options of the file system, in order, `key=value` or a flag.
+        data: Vec<String>,
+    },
 }
 
 /// Options of a mount.
@@ -173,6 +230,24 @@ pub struct MountOptions {
     pub propagation: String,
     /// When reading a file changes its access time; not for bind mounts.
     pub access_time: AccessTime,
+    /// Further `MOUNT_ATTR_*` to set.
+    #[serde(skip_serializing_if = "is_default")]
+    pub set: u64,
+    /// `MOUNT_ATTR_*` to clear.
+    #[serde(skip_serializing_if = "is_default")]
+    pub clear: u64,
+    /// `MOUNT_ATTR_*` to set on the mount and all below it (kernels from 5.12).
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursive_set: u64,
+    /// `MOUNT_ATTR_*` to clear on the mount and all below it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub recursive_clear: u64,
+    /// Ids are mapped.
+    #[serde(skip_serializing_if = "is_default")]
+    pub idmap: Option<MountIdMap>,
+    /// A tmpfs begins with what the root file system has at its target (`tmpcopyup`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub copy_up: bool,
 }
 
 /// When reading a file changes its access time.
@@ -195,6 +270,9 @@ pub struct PlanDevice {
     pub path: String,
     /// Block device, else a character device.
     pub block: bool,
+    /// A named pipe and no device.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fifo: bool,
     /// Major number.
     pub major: u32,
     /// Minor number.
@@ -217,6 +295,12 @@ pub struct CgroupPlan {
     pub resources: Resources,
     /// Device rules in order; the first refuses all unless the sandbox is privileged.
     pub devices: Vec<DeviceRule>,
+    /// Limits that OCI bundles alone name.
+    #[serde(skip_serializing_if = "is_default")]
+    pub extra: CgroupExtra,
+    /// systemd makes the group; `path` is then where it will be.
+    #[serde(skip_serializing_if = "is_default")]
+    pub systemd: Option<SystemdUnit>,
 }
 
 /// A rule of the device cgroup.
@@ -267,6 +351,30 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// File mode creation mask; 0o022 if none.
     pub umask: Option<u32>,
+    /// Exact sets: then `capabilities` and `ambient` are not looked at.
+    #[serde(skip_serializing_if = "is_default")]
+    pub capability_sets: Option<CapabilitySets>,
+    /// Priority of its I/O.
+    #[serde(skip_serializing_if = "is_default")]
+    pub io_priority: Option<IoPriority>,
+    /// Its scheduling.
+    #[serde(skip_serializing_if = "is_default")]
+    pub scheduler: Option<Scheduler>,
+    /// Processors of a process that joins.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cpu_affinity: Option<CpuAffinity>,
+    /// AppArmor profile from execve on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub apparmor_profile: String,
+    /// SELinux label from execve on.
+    #[serde(skip_serializing_if = "is_default")]
+    pub selinux_label: String,
+    /// personality(2).
+    #[serde(skip_serializing_if = "is_default")]
+    pub personality: Option<u32>,
+    /// Who gets the descriptor of a filter that notifies.
+    #[serde(skip_serializing_if = "is_default")]
+    pub seccomp_listener: Option<SeccompListener>,
 }
 
 /// Who runs a process.

@@ -90,6 +90,7 @@ fn namespaces(linux: &Linux, fds: &mut Vec<OwnedFd>) -> Result<Namespaces> {
         uts: Namespace::Host,
         net: Namespace::Host,
         cgroup: Namespace::Host,
+        ..Namespaces::default()
     };
     let mut has_mount = false;
     let mut seen = Vec::new();
@@ -152,6 +153,7 @@ fn devices(linux: &Linux) -> Result<Vec<PlanDevice>> {
             devices.push(PlanDevice {
                 path: path.to_owned(),
                 block: false,
+                fifo: false,
                 major,
                 minor,
                 mode: DEFAULT_DEVICE_MODE,

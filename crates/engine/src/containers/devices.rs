@@ -157,6 +157,7 @@ fn plan_device(metadata: &fs::Metadata, target: &str) -> Option<PlanDevice> {
     Some(PlanDevice {
         path: target.to_owned(),
         block: kind.is_block_device(),
+        fifo: false,
         major: rustix::fs::major(metadata.rdev()),
         minor: rustix::fs::minor(metadata.rdev()),
         mode: metadata.permissions().mode() & 0o7777,

@@ -109,12 +109,14 @@ pub(crate) fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Resu
             path: cgroup_path(record, around.cgroup_parent),
             resources: spec.resources.clone(),
             devices: rules,
+            ..CgroupPlan::default()
         },
         init: spec.init.then_some(around.init),
         process,
         seccomp_cache: around.seccomp_cache,
         rootfs: around.rootfs,
         namespaces: around.namespaces,
+        ..LaunchPlan::default()
     })
 }
 
@@ -387,6 +389,7 @@ pub(super) fn node(path: &str, major: u32, minor: u32) -> PlanDevice {
     PlanDevice {
         path: path.into(),
         block: false,
+        fifo: false,
         major,
         minor,
         mode: 0o666,

@@ -299,6 +299,7 @@ impl Engine {
                 uts,
                 net,
                 cgroup,
+                ..Namespaces::default()
             },
             foreign_shm,
         ))
