@@ -184,6 +184,7 @@ fn device(device: &LinuxDevice, index: usize) -> Result<PlanDevice> {
     Ok(PlanDevice {
         path: absolute(&format!("{field}.path"), device.path())?,
         block,
+        fifo: false,
         major: number("major", device.major())?,
         minor: number("minor", device.minor())?,
         mode: device.file_mode().unwrap_or(DEFAULT_DEVICE_MODE) & 0o7777,
