@@ -18,7 +18,9 @@ usage: cargo xtask COMMAND
 
   build            build the static binaries into target/dist/
   hull ARGS...     build if needed, then run target/dist/hull ARGS (alias: cargo hull)
-  test [FILTER]    install what the tests need, make fixtures, run every test
+  test [--machine] [FILTER]
+                   install what the tests need, make fixtures, run every test
+                   --machine: those alone that boot a machine of their own
                    FILTER is a test name's part, or a suite's file name in tests/tests
   lint             rustfmt, clippy, file sizes, dependency directions
   fixtures         make the images and root file systems the tests use

@@ -14,6 +14,8 @@ use crate::{apt, build};
 
 /// Tests that run at the same time inside one suite: they wait more than they compute.
 const PARALLEL: &str = "4";
+/// The suites that boot machines of their own.
+const MACHINE: [&str; 2] = ["machine", "other_kernel"];
 /// The whole run is cut off here, so that a hang is a failure and not a stuck machine.
 const DEADLINE: Duration = Duration::from_secs(36 * 60);
 
@@ -29,11 +31,17 @@ struct Totals {
 /// Installs, builds, makes fixtures and runs all tests, or those whose name or suite matches.
 pub(crate) fn test(args: &[OsString]) -> Result<ExitCode> {
     let started = Instant::now();
-    let filter = match args {
-        [] => None,
-        [one] => Some(one.to_str().context("a filter is plain text")?.to_owned()),
-        _ => bail!("usage: cargo xtask test [FILTER]"),
-    };
+    let (flags, names): (Vec<_>, Vec<_>) = args
+        .iter()
+        .map(|word| word.to_str().context("a filter is plain text"))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .partition(|word| word.starts_with('-'));
+    let machine = flags == ["--machine"];
+    if names.len() > 1 || !(flags.is_empty() || machine) {
+        bail!("usage: cargo xtask test [--machine] [FILTER]");
+    }
+    let filter = names.first().map(|&name| name.to_owned());
     if !is_root()? {
         bail!("the tests make namespaces, mounts and cgroups: run cargo xtask test as root");
     }
@@ -47,9 +55,20 @@ pub(crate) fn test(args: &[OsString]) -> Result<ExitCode> {
             .join("tests/tests")
             .join(format!("{name}.rs"))
             .exists()
+            || root()
+                .join("tests/tests")
+                .join(name)
+                .join("main.rs")
+                .exists()
     });
     let mut all_ok = true;
-    if let Some(suite) = suite {
+    if machine {
+        let mut suites = vec!["--package", "hull-tests"];
+        for name in MACHINE {
+            suites.extend(["--test", name]);
+        }
+        all_ok &= cargo_test(&suites, filter.as_deref(), started, &mut totals)?;
+    } else if let Some(suite) = suite {
         all_ok &= cargo_test(
             &["--package", "hull-tests", "--test", suite],
             None,

@@ -180,7 +180,7 @@ pub fn probe() -> PathBuf {
 }
 
 /// Debian's mirror as the host has it configured, else the one everybody has.
-fn mirror() -> String {
+pub(crate) fn mirror() -> String {
     let mut texts = vec![fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()];
     if let Ok(list) = fs::read_dir("/etc/apt/sources.list.d") {
         texts.extend(list.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok()));
@@ -220,7 +220,7 @@ pub fn tar_of(dir: &Path, to: &Path) {
 }
 
 /// Makes a file once, under a lock, and lets it appear by rename.
-fn cached(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+pub(crate) fn cached(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let dir = paths::fixtures();
     let path = dir.join(name);
     if path.exists() {

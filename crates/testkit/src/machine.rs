@@ -1,16 +1,22 @@
 //! A machine with Debian's own kernel and pure cgroup v2: what the test host itself may lack.
 //!
 //! QEMU interprets it, so times in it mean nothing; it boots from memory in a few seconds, runs a
-//! list of commands with Hull's programs on its PATH, and powers off.
+//! list of commands with Hull's programs on its PATH, and powers off. [`Guest`] is the same with a
+//! whole Debian on a disk, for what a memory disk is too small.
+
+pub mod disk;
+mod guest;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::command::Run;
 use crate::fixtures;
 use crate::paths;
+
+pub use guest::{Guest, Report};
 
 /// How long boot, commands and shutdown may take together.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -94,14 +100,6 @@ pub fn run(dir: &Path, commands: &[(&str, &str)]) -> (BTreeMap<String, Fate>, St
         .arg(&disk)
         .limit(LIMIT)
         .ok();
-    let image = fs::read_dir(kernel.join("boot"))
-        .expect("read the kernel's folder")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
-        })
-        .expect("a kernel image");
     let out = Run::new("qemu-system-x86_64")
         .args([
             "-M",
@@ -124,7 +122,7 @@ pub fn run(dir: &Path, commands: &[(&str, &str)]) -> (BTreeMap<String, Fate>, St
             "stdio",
         ])
         .arg("-kernel")
-        .arg(&image)
+        .arg(image(&kernel))
         .arg("-initrd")
         .arg(&disk)
         .args(["-append", "console=ttyS0 quiet panic=-1 mitigations=off"])
@@ -132,6 +130,18 @@ pub fn run(dir: &Path, commands: &[(&str, &str)]) -> (BTreeMap<String, Fate>, St
         .run();
     let console = out.stdout.replace('\r', "");
     (parse(&console), console)
+}
+
+/// The kernel's image in an unpacked kernel package.
+fn image(kernel: &Path) -> PathBuf {
+    fs::read_dir(kernel.join("boot"))
+        .expect("read the kernel's folder")
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz"))
+        })
+        .expect("a kernel image")
 }
 
 fn parse(console: &str) -> BTreeMap<String, Fate> {

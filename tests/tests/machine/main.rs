@@ -1,0 +1,5 @@
+//! What the host lacks, in a Debian guest: pure cgroup v2, users without privileges, a real systemd.
+
+mod kit;
+mod pure_v2;
+mod systemd;
