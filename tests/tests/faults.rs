@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hull_testkit::archive::{Image, Layer};
-use hull_testkit::{Daemon, Run, fixtures, wait_until};
+use hull_testkit::{Daemon, Run, eventually, fixtures, wait_until};
 use hull_tests::pid_of;
 
 /// Containers that log while the daemon is killed.
@@ -409,4 +410,55 @@ fn client_killed_in_the_middle_of_load_leaves_nothing() {
         daemon.ok(["run", "--rm", "cut:1", "wc", "-c", "/x"]),
         "50000000 /x"
     );
+}
+
+/// Processes that wait to be the shim of a container of this daemon.
+fn waiting_shims(daemon: &Daemon) -> Vec<u32> {
+    let place = daemon
+        .run_dir()
+        .join("s/------------")
+        .display()
+        .to_string();
+    processes_with(&place)
+}
+
+/// Processes with this word on their command line.
+fn processes_with(word: &str) -> Vec<u32> {
+    fs::read_dir("/proc")
+        .expect("read /proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0)
+                .any(|argument| argument == word.as_bytes())
+        })
+        .collect()
+}
+
+#[test]
+fn waiting_shims_bear_the_id_once_used_are_not_missed_when_killed_and_end_with_the_daemon() {
+    let mut daemon = Daemon::new();
+    if daemon.is_docker() {
+        return;
+    }
+    let ready = |daemon: &Daemon| eventually("a shim waits", || !waiting_shims(daemon).is_empty());
+    ready(&daemon);
+    let id = daemon.ok(["run", "-d", "busybox", "sleep", "1000"]);
+    let id = id.trim().get(..12).expect("an id");
+    let served = daemon.run_dir().join("s").join(id).display().to_string();
+    assert_eq!(processes_with(&served).len(), 1, "the shim of {id}");
+
+    ready(&daemon);
+    for pid in waiting_shims(&daemon) {
+        let killed = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        assert!(killed.expect("run kill").success());
+    }
+    daemon.ok(["run", "--rm", "busybox", "true"]);
+
+    ready(&daemon);
+    daemon.kill();
+    eventually("waiting shims end with the daemon", || {
+        waiting_shims(&daemon).is_empty()
+    });
+    assert_eq!(processes_with(&served).len(), 1, "the shim of {id}");
 }

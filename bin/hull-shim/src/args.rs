@@ -10,6 +10,8 @@ use anyhow::{Context, bail};
 pub(crate) struct Args {
     /// Folder of the sandbox in the run folder.
     pub(crate) dir: PathBuf,
+    /// Wait for the sandbox first; `dir` is then a placeholder of the same length.
+    pub(crate) standby: bool,
     /// Say nothing on standard error.
     pub(crate) quiet: bool,
 }
@@ -17,13 +19,14 @@ pub(crate) struct Args {
 impl Args {
     /// Reads the arguments after the program's name.
     pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> anyhow::Result<Self> {
-        let (mut dir, mut quiet) = (None, false);
+        let (mut dir, mut standby, mut quiet) = (None, false, false);
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             let name = arg.to_string_lossy().into_owned();
             let mut value = || args.next().with_context(|| format!("{name} needs a value"));
             match name.as_str() {
                 "--dir" => dir = Some(PathBuf::from(value()?)),
+                "--standby" => standby = true,
                 "--log-level" => match value()?.to_str() {
                     Some("off" | "error") => quiet = true,
                     Some("warn" | "info" | "debug" | "trace") => quiet = false,
@@ -33,7 +36,11 @@ impl Args {
             }
         }
         let dir = dir.context("--dir is missing; this program is started by hull daemon")?;
-        Ok(Self { dir, quiet })
+        Ok(Self {
+            dir,
+            standby,
+            quiet,
+        })
     }
 }
 
@@ -47,11 +54,12 @@ mod tests {
 
     #[test]
     fn parse_all_arguments_reads_them() {
-        let args = parse(&["--dir", "/run/x", "--log-level", "off"]).unwrap();
+        let args = parse(&["--dir", "/run/x", "--standby", "--log-level", "off"]).unwrap();
         assert_eq!(
             args,
             Args {
                 dir: "/run/x".into(),
+                standby: true,
                 quiet: true
             }
         );

@@ -1,11 +1,13 @@
-//! Monitor of one sandbox: `hull-shim --dir RUN/s/ID [--log-level LEVEL]`.
+//! Monitor of one sandbox: `hull-shim --dir RUN/s/ID [--standby] [--log-level LEVEL]`.
 //!
-//! Started by the daemon with the listening control socket as descriptor 3. It owns the sandbox's
+//! Started by the daemon with the listening control socket as descriptor 3, or ahead of need with
+//! a socket on which that comes later (see [`standby`]). It owns the sandbox's
 //! streams, log and exit status and outlives the daemon. It ends by itself once the sandbox is
 //! gone and its exit is recorded; signals from a terminal or a service manager do not end it.
 //! If it is killed, the kernel kills the first process of the sandbox.
 
 mod args;
+mod standby;
 
 use std::process::ExitCode;
 
@@ -40,8 +42,8 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<()> {
     let args = Args::parse(std::env::args_os().skip(1))?;
-    let listener = inherited::take(LISTEN_FD)
-        .with_context(|| format!("descriptor {LISTEN_FD} must be a listening socket"))?;
+    let given = inherited::take(LISTEN_FD)
+        .with_context(|| format!("descriptor {LISTEN_FD} must be a socket of the daemon's"))?;
     inherited::close_from(LISTEN_FD as u32 + 1).context("cannot close inherited descriptors")?;
     // Fails if it leads a session already, which is as good.
     let _ = rustix::process::setsid();
@@ -59,12 +61,22 @@ fn run() -> anyhow::Result<()> {
     } else {
         |text: &str| eprintln!("hull-shim: {text}")
     };
+    let mut container = Container::new();
+    let (listener, dir) = if args.standby {
+        container.ask_host();
+        match standby::wait(given, &args.dir)? {
+            Some(sandbox) => sandbox,
+            None => return Ok(()),
+        }
+    } else {
+        (given, args.dir)
+    };
     let setup = Setup {
         listener,
         signals,
-        dir: args.dir,
+        dir,
         report,
     };
-    Server::new(Container::new(), setup)?.run()?;
+    Server::new(container, setup)?.run()?;
     Ok(())
 }

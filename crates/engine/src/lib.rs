@@ -12,15 +12,15 @@ mod random;
 mod reconcile;
 pub mod settings;
 mod shim;
+mod standby;
 pub mod system;
 pub mod volumes;
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hull_model::{Error, Result};
@@ -49,9 +49,12 @@ use containers::registry::Registry;
 use events::Events;
 use images::Images;
 use janitor::Janitor;
+use standby::Shims;
 
 /// Namespaces without a network that are kept ready.
 const ISOLATED: usize = 4;
+/// Stands for a container's id while a shim waits for one.
+const PLACEHOLDER: &str = "------------";
 
 /// The engine of one daemon.
 #[derive(Debug)]
@@ -69,9 +72,7 @@ pub struct Engine {
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
-    /// The shim's program, opened at its first start: making a sealed handle costs as much as
-    /// starting it.
-    shim: OnceLock<OwnedFd>,
+    pub(crate) shims: Shims,
     /// The limit of open files that containers get.
     pub(crate) nofile: Option<hull_model::Ulimit>,
     stopping: AtomicBool,
@@ -130,7 +131,11 @@ impl Engine {
                 .map_err(|e| Error::internal("cannot start a thread", e))?,
             events: Events::default(),
             started_ns: clock::now_ns(),
-            shim: OnceLock::new(),
+            shims: Shims::new(
+                settings.binary("hull-shim"),
+                settings.sandbox_dir(PLACEHOLDER),
+                settings.pool_size,
+            )?,
             nofile: system::descriptors::raise(),
             stopping: AtomicBool::new(false),
             settings,
@@ -142,23 +147,6 @@ impl Engine {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
-    }
-
-    /// The handle from which shims are started.
-    pub(crate) fn shim_program(&self) -> Result<BorrowedFd<'_>> {
-        if let Some(program) = self.shim.get() {
-            return Ok(program.as_fd());
-        }
-        let path = self.settings.binary("hull-shim");
-        let opened = hull_sys::sealed::open(&path).map_err(|e| {
-            let path = path.display();
-            Error::internal(
-                format!("cannot use {path}; hull's binaries must sit in one folder"),
-                e,
-            )
-        })?;
-        // Of two first starts at once, one handle is kept.
-        Ok(self.shim.get_or_init(|| opened).as_fd())
     }
 
     /// Prepares for the end of the daemon: containers run on, but none is restarted any more.

@@ -1,21 +1,21 @@
 //! The daemon's end of a shim: start one, find one again, call it, hear its events.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_model::{Error, ErrorKind, Result};
-use hull_proto::message::{Call, LISTEN_FD, SOCKET};
+use hull_proto::message::{Call, SOCKET};
 use hull_proto::{Decoder, Event, Message, Reply, Request, encode};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+
+use crate::standby::Shims;
 
 /// A control connection.
 #[derive(Debug)]
@@ -38,11 +38,11 @@ pub(crate) enum Notice {
 }
 
 impl Shim {
-    /// Starts a shim in `dir` (made here) and connects to it.
+    /// Has a shim serve `dir` and connects to it.
     ///
     /// The listening socket is made by us and inherited, so that connecting needs no waiting.
     pub(crate) async fn spawn(
-        program: BorrowedFd<'_>,
+        shims: &Shims,
         dir: &Path,
     ) -> Result<(Arc<Self>, mpsc::UnboundedReceiver<Notice>)> {
         let fail = |what: &str, e: std::io::Error| {
@@ -56,27 +56,7 @@ impl Shim {
         stream
             .set_nonblocking(true)
             .map_err(|e| fail("connect to the shim in", e))?;
-        let null = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open("/dev/null")
-            .map_err(|e| Error::internal("cannot open /dev/null", e))?;
-        let text = |bytes: &[u8]| {
-            CString::new(bytes).map_err(|_| Error::invalid("path of the shim contains a NUL byte"))
-        };
-        let args = [
-            text(b"hull-shim")?,
-            text(b"--dir")?,
-            text(dir.as_os_str().as_bytes())?,
-        ];
-        let fds = [
-            (null.as_fd(), 0),
-            (null.as_fd(), 1),
-            (null.as_fd(), 2),
-            (listener.as_fd(), LISTEN_FD),
-        ];
-        let pid = hull_sys::spawn::spawn(program, &args, &fds)
-            .map_err(|e| fail("start hull-shim for", e.into()))?;
+        let pid = shims.start(dir, listener.as_fd())?;
         drop(listener);
         let stream = UnixStream::from_std(stream).map_err(|e| fail("connect to the shim in", e))?;
         Ok(Self::over(stream, Some(pid)))

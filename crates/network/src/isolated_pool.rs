@@ -32,7 +32,7 @@ impl IsolatedPool {
     /// # Errors
     /// The host refuses a thread.
     pub fn start(size: usize) -> std::io::Result<Self> {
-        Pool::start(size, Maker).map(Self)
+        Pool::start("hull-none-pool", size, Maker).map(Self)
     }
 
     /// A ready namespace, or one made on the spot.

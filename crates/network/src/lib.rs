@@ -19,7 +19,7 @@ pub mod netlink;
 mod network;
 mod nft;
 mod open;
-mod pool;
+pub mod pool;
 mod ports;
 mod route;
 mod rule;

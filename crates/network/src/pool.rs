@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(120);
 const BACK_OFF: Duration = Duration::from_secs(2);
 
 /// What the pool's thread calls.
-pub(crate) trait Work: Send + 'static {
+pub trait Work: Send + 'static {
     /// What is kept ready.
     type Item: Send;
     /// What can wait.
@@ -59,14 +59,18 @@ impl<T, J> Shared<T, J> {
 
 /// The pool and its thread; dropping it ends both.
 #[derive(Debug)]
-pub(crate) struct Pool<T, J> {
+pub struct Pool<T, J> {
     shared: Arc<Shared<T, J>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
     /// Starts the thread, in the caller's network namespace.
-    pub(crate) fn start(
+    ///
+    /// # Errors
+    /// The host refuses a thread.
+    pub fn start(
+        name: &str,
         target: usize,
         work: impl Work<Item = T, Job = J>,
     ) -> std::io::Result<Self> {
@@ -84,7 +88,7 @@ impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
         });
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
-            .name("hull-net-pool".to_owned())
+            .name(name.to_owned())
             .spawn(move || serve(&for_thread, &work))?;
         Ok(Self {
             shared,
@@ -93,7 +97,7 @@ impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
     }
 
     /// A ready item, or `None` if there is none right now.
-    pub(crate) fn take(&self) -> Option<T> {
+    pub fn take(&self) -> Option<T> {
         let mut state = self.shared.lock();
         let now = Instant::now();
         if state.ready.len() >= state.target {
@@ -107,13 +111,13 @@ impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
     }
 
     /// Has `job` done after `delay`.
-    pub(crate) fn defer(&self, delay: Duration, job: J) {
+    pub fn defer(&self, delay: Duration, job: J) {
         self.shared.lock().jobs.push((Instant::now() + delay, job));
         self.shared.wake.notify_one();
     }
 
     /// Number of ready items.
-    pub(crate) fn ready(&self) -> usize {
+    pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()
     }
 }

@@ -37,6 +37,11 @@ impl Container {
         Self::default()
     }
 
+    /// Asks the host for its abilities ahead of the launch. A failure will show again there.
+    pub fn ask_host(&mut self) {
+        self.host = Host::detect().ok();
+    }
+
     fn running(&self) -> Result<&Running, Failure> {
         self.running.as_ref().ok_or_else(|| Failure {
             kind: ErrorKind::Conflict,

@@ -294,6 +294,7 @@ fn devices() -> Vec<PlanDevice> {
     let device = |name: &str, major, minor| PlanDevice {
         path: format!("/dev/{name}"),
         block: false,
+        fifo: false,
         major,
         minor,
         mode: 0o666,

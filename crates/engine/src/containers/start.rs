@@ -185,7 +185,7 @@ impl Engine {
             });
             fds.push(pending.socket);
         }
-        let (shim, notices) = Shim::spawn(self.shim_program()?, &dir).await?;
+        let (shim, notices) = Shim::spawn(&self.shims, &dir).await?;
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         let reply = shim
             .call(Request::Launch(Box::new(launch)), &borrowed)
