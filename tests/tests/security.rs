@@ -428,3 +428,31 @@ fn mounts_of_containers_do_not_show_on_the_host() {
     daemon.ok(["rm", "-f", "box"]);
     daemon.ok(["volume", "rm", "vol"]);
 }
+
+/// A process that joins a container gets the root its first process has, also where that root lies
+/// on a helper's mount: nothing of the host's root may be left in the namespace.
+#[test]
+fn exec_has_the_root_of_the_container_and_no_other() {
+    let daemon = Daemon::new();
+    if daemon.is_docker() {
+        return;
+    }
+    let show = "stat -c %d:%i / && grep -c ' / / ' /proc/self/mountinfo";
+    for image in ["busybox", "host"] {
+        let name = format!("root-{image}");
+        let script = format!("({show}) >/part; mv /part /where; sleep 100");
+        daemon.ok(["run", "-d", "--name", &name, image, "sh", "-c", &script]);
+        let inside = daemon.ok([
+            "exec",
+            &name,
+            "sh",
+            "-c",
+            "while [ ! -e /where ]; do sleep 0.1; done; cat /where",
+        ]);
+        let joined = daemon.ok(["exec", &name, "sh", "-c", show]);
+        assert_eq!(joined, inside, "{image}");
+        daemon.ok(["exec", &name, "touch", "/only-in-the-container"]);
+        assert!(!Path::new("/only-in-the-container").exists(), "{image}");
+        daemon.ok(["rm", "-f", &name]);
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Nothing here allocates, locks or panics.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_sys::clone3::Namespaces;
 use hull_sys::mount::{self, Attr, Propagation};
@@ -55,11 +55,10 @@ fn first_half(
     cgroup_files: &[OwnedFd],
     manner: &Manner<'_>,
 ) -> Result<OwnedFd, Failed> {
-    // First of all: a single thread that moves itself is moved at once.
+    // First of all: should the parent be killed on the way, nothing comes late into its group.
+    proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    // A single thread that moves itself is moved at once.
     enter::join_cgroup(cgroup_files)?;
-    if manner.die_with_parent {
-        proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
-    }
     rustix::process::umask(Mode::empty());
     for (index, (namespace, kind)) in init.join.iter().enumerate() {
         ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
@@ -113,16 +112,28 @@ fn file_systems(
     if init.read_only_root {
         mounts::set_read_only(root_fd, manner.features).at(Step::ReadOnly)?;
     }
-    change_root(root_fd).at(Step::Pivot)?;
+    change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
     Ok(proc_root)
 }
 
 /// The new root takes the place of the old one, which is then detached with all below it.
-fn change_root(root: std::os::fd::BorrowedFd<'_>) -> Result<(), Errno> {
+fn change_root(root: BorrowedFd<'_>, old_root: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::process::fchdir(root)?;
     // "." for both: the old root ends up on top of the new one and needs no folder in it.
     rustix::process::pivot_root(c".", c".")?;
+    // What the new root was made on lies stacked on the old one, and "." is the topmost of the
+    // stack: each goes, the old root last. Were it to stay, the next one to join the namespace
+    // would find it where the container's root should be.
+    rustix::process::fchdir(old_root)?;
     mount::detach(c".")?;
+    loop {
+        match mount::detach(c".") {
+            Ok(()) => {}
+            // The old root is no part of the namespace any more.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
     rustix::process::chdir(c"/")
 }
