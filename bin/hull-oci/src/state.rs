@@ -87,6 +87,8 @@ impl Status {
 #[derive(Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// Control groups are made by systemd.
+    pub(crate) systemd: bool,
 }
 
 /// The folder of one container.
@@ -99,6 +101,7 @@ impl Store {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            systemd: false,
         }
     }
 

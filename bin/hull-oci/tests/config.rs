@@ -127,7 +127,7 @@ fn config_unsupported_fields_are_refused_by_name() {
         ),
         (
             "/linux/resources/hugepageLimits",
-            json!([{ "pageSize": "2MB", "limit": 1 }]),
+            json!([{ "pageSize": "3MB", "limit": 1 }]),
             "linux.resources.hugepageLimits",
         ),
         (

@@ -23,11 +23,12 @@ pub(crate) fn create(
         .iter()
         .map(rule)
         .collect::<Result<Vec<_>, _>>()?;
+    let (limits, extra) = (&plan.resources, &plan.extra);
     let group = host
         .hierarchies
-        .create(&plan.path, &plan.resources, host.features)?;
+        .create_with(&plan.path, limits, extra, host.features)?;
     let set = group
-        .apply(&plan.resources)
+        .apply_with(limits, extra)
         .and_then(|found| group.set_devices(&rules).map(|()| found));
     match set {
         Ok(found) => {
@@ -35,7 +36,7 @@ pub(crate) fn create(
             Ok(group)
         }
         Err(error) => {
-            let _ = group.remove();
+            group.abandon();
             Err(error.into())
         }
     }

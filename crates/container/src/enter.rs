@@ -71,9 +71,13 @@ fn prepare(
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     credentials(process)?;
     // A change of credentials clears it, so it comes after.
-    if manner.die_with_parent {
-        proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
-    }
+    let signal = if manner.die_with_parent {
+        libc::SIGKILL
+    } else {
+        // From here on it lives without the parent: all that could be left behind is recorded.
+        0
+    };
+    proc::set_parent_death_signal(signal).at(Step::ParentDeath)?;
     proc::close_on_exec_from(3, manner.features, proc_root).at(Step::Descriptors)?;
     if let Some(hold) = manner.hold {
         find_program(process)?;

@@ -103,7 +103,7 @@ fn run(
     manner: &Manner<'_>,
     report: &Reporter,
 ) -> Failed {
-    match join(process, target, files, manner) {
+    match join(process, target, files) {
         Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
         Err(failed) => failed,
     }
@@ -113,12 +113,9 @@ fn join(
     process: &PreparedProcess,
     target: &OwnedFd,
     files: &[OwnedFd],
-    manner: &Manner<'_>,
 ) -> Result<OwnedFd, Failed> {
+    proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
     enter::join_cgroup(files)?;
-    if manner.die_with_parent {
-        proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
-    }
     ns::join(target, JOINED).at(Step::JoinNamespace)?;
     enter::session(process)?;
     let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;

@@ -66,7 +66,7 @@ pub fn launch(
         Err(error) => {
             // With a shared pid namespace a child of the child may be left.
             let _ = cgroup.kill_all();
-            let _ = cgroup.remove();
+            cgroup.abandon();
             Err(error)
         }
     }

@@ -4,6 +4,7 @@
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod limits;
 pub mod name;
 pub mod reference;
 pub mod resources;

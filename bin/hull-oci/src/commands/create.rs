@@ -50,6 +50,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     }
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
+    spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
     for warning in &translated.warnings {
         log.warn(warning);
     }
@@ -112,7 +113,8 @@ fn launch_in(
         die_with_parent: false,
         hold,
     };
-    let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)?;
+    let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
+        .map_err(spec::name_field)?;
     for warning in &launched.process.warnings {
         log.warn(warning);
     }
@@ -133,7 +135,7 @@ fn launch_in(
     if let Err(error) = recorded {
         let _ = launched.cgroup.kill_all();
         let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
-        let _ = launched.cgroup.remove();
+        launched.cgroup.abandon();
         return Err(error);
     }
     Ok(launched)

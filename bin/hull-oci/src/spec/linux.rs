@@ -8,10 +8,7 @@ use hull_proto::LaunchPlan;
 use hull_proto::plan::{Namespace, Namespaces, PlanDevice, SeccompPlan};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType};
 
-use super::{absolute, resources, unsupported};
-
-/// Where control groups go that the specification does not place.
-const CGROUP_PARENT: &str = "/hull-oci";
+use super::{absolute, device_rules, resources, unsupported};
 
 /// Devices that every container has: path, major, minor.
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -29,6 +26,7 @@ pub(crate) fn translate(
     linux: &Linux,
     plan: &mut LaunchPlan,
     fds: &mut Vec<OwnedFd>,
+    warnings: &mut Vec<String>,
 ) -> Result<()> {
     refuse_unsupported(linux)?;
     plan.namespaces = namespaces(linux, fds)?;
@@ -41,11 +39,10 @@ pub(crate) fn translate(
     plan.masked_paths = linux.masked_paths().clone().unwrap_or_default();
     plan.readonly_paths = linux.readonly_paths().clone().unwrap_or_default();
     plan.devices = devices(linux)?;
-    plan.cgroup.path = cgroup_path(linux, &plan.id)?;
     if let Some(limits) = linux.resources() {
-        plan.cgroup.resources = resources::translate(limits)?;
+        resources::translate(limits, &mut plan.cgroup, warnings)?;
     }
-    plan.cgroup.devices = resources::device_rules(linux.resources().as_ref())?;
+    plan.cgroup.devices = device_rules::device_rules(linux.resources().as_ref())?;
     Ok(())
 }
 
@@ -191,33 +188,6 @@ fn device(device: &LinuxDevice, index: usize) -> Result<PlanDevice> {
         uid: device.uid().unwrap_or(0),
         gid: device.gid().unwrap_or(0),
     })
-}
-
-fn cgroup_path(linux: &Linux, id: &str) -> Result<String> {
-    let Some(path) = linux
-        .cgroups_path()
-        .as_ref()
-        .filter(|path| !path.as_os_str().is_empty())
-    else {
-        return Ok(format!("{CGROUP_PARENT}/{id}"));
-    };
-    let text = path
-        .to_str()
-        .context("config.json: linux.cgroupsPath is not valid UTF-8")?;
-    if text.contains(':') {
-        bail!(
-            "config.json: linux.cgroupsPath {text:?} is systemd's notation, which is not supported: give a path"
-        );
-    }
-    if text.split('/').any(|part| part == "..") {
-        bail!("config.json: linux.cgroupsPath {text:?} must not contain \"..\"");
-    }
-    if text.starts_with('/') {
-        Ok(text.to_owned())
-    } else {
-        // The specification leaves the place of a relative path to the runtime.
-        Ok(format!("{CGROUP_PARENT}/{text}"))
-    }
 }
 
 /// The filter; its own compiler checks the fields.

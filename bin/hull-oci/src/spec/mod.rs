@@ -1,6 +1,10 @@
 //! config.json becomes a launch plan. Whatever the plan cannot express is refused by the name of
 //! its field: a container that runs with less than was asked for is worse than none.
 
+mod block_io;
+mod cgroups_path;
+mod device_rules;
+mod limit_error;
 mod linux;
 mod mounts;
 mod process;
@@ -16,7 +20,10 @@ use hull_proto::LaunchPlan;
 use hull_proto::plan::RootFs;
 use oci_spec::runtime::Spec;
 
+pub(crate) use cgroups_path::place as place_cgroup;
+pub(crate) use limit_error::name_field;
 pub(crate) use process::translate as translate_process;
+pub(crate) use resources::translate as translate_resources;
 
 /// Name of the file in a bundle.
 pub(crate) const CONFIG_FILE: &str = "config.json";
@@ -124,7 +131,7 @@ pub(crate) fn translate(bundle: &Path, id: &str, seccomp_cache: &Path) -> Result
         .linux()
         .as_ref()
         .context("config.json: linux is missing")?;
-    linux::translate(linux, &mut plan, &mut fds)?;
+    linux::translate(linux, &mut plan, &mut fds, &mut warnings)?;
     plan.process.seccomp = linux::seccomp(linux)?;
     if plan.namespaces.uts == hull_proto::plan::Namespace::Host {
         let field = if plan.hostname.is_empty() {

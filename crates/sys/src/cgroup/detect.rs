@@ -22,8 +22,21 @@ pub struct Hierarchies {
 }
 
 /// v1 controllers that are known and used.
-const V1_CONTROLLERS: [&str; 8] = [
-    "memory", "cpu", "cpuacct", "cpuset", "pids", "freezer", "devices", "blkio",
+const V1_CONTROLLERS: [&str; 13] = [
+    "memory",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "pids",
+    "freezer",
+    "devices",
+    "blkio",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "rdma",
+    // Without a controller: systemd keeps its units there.
+    "name=systemd",
 ];
 
 impl Hierarchies {
@@ -63,6 +76,14 @@ impl Hierarchies {
         self
     }
 
+    /// The same with paths that begin at the mount point of the v2 tree, as systemd names them, and
+    /// not at the caller's own group.
+    #[must_use]
+    pub fn from_mount_points(mut self) -> Self {
+        "/".clone_into(&mut self.own_v2);
+        self
+    }
+
     /// Controllers that can be limited, by their v1 names (v2: as the tree's root lists them).
     #[must_use]
     pub fn controllers(&self) -> Vec<String> {
@@ -74,6 +95,7 @@ impl Hierarchies {
         self.v1
             .iter()
             .flat_map(|v1| v1.controllers.clone())
+            .filter(|name| !name.starts_with("name="))
             .collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
@@ -59,6 +59,16 @@ pub enum CgroupError {
         /// Which.
         controller: &'static str,
     },
+    /// A limit makes no sense here.
+    #[error("cannot set {limit} to {value}: {reason}")]
+    Limit {
+        /// Which, as the OCI specification names it below `linux.resources`.
+        limit: &'static str,
+        /// To what.
+        value: String,
+        /// Why not.
+        reason: String,
+    },
     /// Waiting took too long.
     #[error("processes of control group {} did not {action} in time", path.display())]
     Timeout {
@@ -86,9 +96,11 @@ impl CgroupError {
 const MAX_FILE_BYTES: usize = 4 << 20;
 /// Deepest nesting below a group that is walked.
 const MAX_DEPTH: usize = 16;
-/// How often and how long removal waits for dying processes to leave: 2 s in all.
-const REMOVE_TRIES: u32 = 200;
+/// How long removal waits for dying processes to leave, and how often it looks.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(2);
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
+/// Looks after which a process that is still there is taken for one that came late.
+const REMOVE_PATIENT_TRIES: u32 = 5;
 
 /// Refuses paths that could leave the hierarchy.
 pub(crate) fn check_path(path: &str) -> CgroupResult<()> {
@@ -123,11 +135,12 @@ impl Dir {
         }
     }
 
-    /// Makes `base/path` with its parents. `parent_made` is called with each parent that was new,
-    /// outermost first; whether any was new is returned.
+    /// Makes `base/path` with its parents. If some are missing, `parent_made` is called with each
+    /// of them, outermost first, and `made` gets those that were new.
     pub(crate) fn create(
         base: &Path,
         path: &str,
+        made: &mut Vec<PathBuf>,
         mut parent_made: impl FnMut(&Dir) -> CgroupResult<()>,
     ) -> CgroupResult<Self> {
         let full = base.join(path.trim_start_matches('/'));
@@ -138,13 +151,13 @@ impl Dir {
                 let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
                 while let Some(part) = parts.next() {
                     parent.push(part);
+                    let is_parent = parts.peek().is_some();
                     match rustix::fs::mkdir(&parent, Mode::from_raw_mode(0o755)) {
+                        Ok(()) if is_parent => made.push(parent.clone()),
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(io("make control group", parent, error)),
                     }
-                    if parts.peek().is_some()
-                        && let Some(dir) = Self::open(parent.clone())?
-                    {
+                    if is_parent && let Some(dir) = Self::open(parent.clone())? {
                         parent_made(&dir)?;
                     }
                 }
@@ -173,6 +186,32 @@ impl Dir {
                 source: error.into(),
             }),
         }
+    }
+
+    /// Writes values that bound one another, in whichever order the kernel takes them: what is
+    /// invalid beside the others' old values is tried again after the others.
+    pub(crate) fn write_in_any_order(&self, values: &[(&str, String)]) -> CgroupResult<()> {
+        let mut left: Vec<&(&str, String)> = values.iter().collect();
+        while !left.is_empty() {
+            let before = left.len();
+            let mut refused = None;
+            let mut again = Vec::new();
+            for pair in left {
+                match self.write(pair.0, &pair.1) {
+                    Ok(()) => {}
+                    Err(error) if error.errno() == Some(Errno::INVAL) => {
+                        refused.get_or_insert(error);
+                        again.push(pair);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            match refused {
+                Some(error) if again.len() == before => return Err(error),
+                _ => left = again,
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn read(&self, name: &str) -> CgroupResult<String> {
@@ -233,26 +272,51 @@ impl Dir {
         Ok(pids)
     }
 
-    /// Removes the directory and those below it.
-    pub(crate) fn remove(&self) -> CgroupResult<()> {
+    /// Removes the directory and those below it, until `deadline` at the latest.
+    ///
+    /// A process that comes in late, on its way from a caller that was killed, is killed as well.
+    pub(crate) fn remove(&self, deadline: Instant) -> CgroupResult<()> {
         let mut tries = 0;
         loop {
             match rustix::fs::rmdir(&self.path) {
                 Ok(()) | Err(Errno::NOENT) => return Ok(()),
                 // Either groups are below, or the last process is not quite gone.
-                Err(Errno::BUSY) if tries < REMOVE_TRIES => {
+                Err(Errno::BUSY) if tries == 0 || Instant::now() < deadline => {
                     let children = self.children()?;
                     for child in &children {
-                        child.remove()?;
-                    }
-                    if children.is_empty() {
-                        std::thread::sleep(REMOVE_PAUSE);
+                        child.remove(deadline)?;
                     }
                     tries += 1;
+                    if children.is_empty() {
+                        if tries >= REMOVE_PATIENT_TRIES {
+                            self.kill_late();
+                        }
+                        std::thread::sleep(REMOVE_PAUSE);
+                    }
                 }
                 Err(error) => return Err(io("remove", self.path.clone(), error)),
             }
         }
+    }
+
+    /// Removes parents that were made for a group that failed; others may use them by now.
+    pub(crate) fn unmake(made: &[PathBuf]) {
+        for parent in made.iter().rev() {
+            let _ = rustix::fs::rmdir(parent);
+        }
+    }
+
+    fn kill_late(&self) {
+        for pid in self.pids(MAX_DEPTH).unwrap_or_default() {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    /// When a removal that begins now has to be done.
+    pub(crate) fn remove_deadline() -> Instant {
+        Instant::now() + REMOVE_PATIENCE
     }
 }
 

@@ -7,12 +7,16 @@
 
 mod detect;
 mod dir;
+mod extra;
 mod v1;
+mod v1_limits;
 mod v2;
+mod v2_limits;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 
 pub use detect::Hierarchies;
@@ -162,7 +166,15 @@ pub trait Cgroup: std::fmt::Debug + Send {
     ///
     /// # Errors
     /// If a limit was refused that must not be missed.
-    fn apply(&self, resources: &Resources) -> CgroupResult<Vec<String>>;
+    fn apply(&self, resources: &Resources) -> CgroupResult<Vec<String>> {
+        self.apply_with(resources, &CgroupExtra::default())
+    }
+
+    /// As [`Cgroup::apply`], with limits that OCI bundles alone name.
+    ///
+    /// # Errors
+    /// If a limit was refused that must not be missed.
+    fn apply_with(&self, resources: &Resources, extra: &CgroupExtra) -> CgroupResult<Vec<String>>;
 
     /// Sets the device rules, in their order.
     ///
@@ -228,6 +240,10 @@ pub trait Cgroup: std::fmt::Debug + Send {
     /// # Errors
     /// If it is still busy after some tries.
     fn remove(&self) -> CgroupResult<()>;
+
+    /// Removes the group, as far as that goes, and the parents that were made for it: for one that
+    /// failed on its way.
+    fn abandon(&self);
 }
 
 /// Empties a descriptor of [`Cgroup::watch_oom`].
@@ -247,11 +263,27 @@ impl Hierarchies {
         resources: &Resources,
         features: Features,
     ) -> CgroupResult<Box<dyn Cgroup>> {
+        self.create_with(path, resources, &CgroupExtra::default(), features)
+    }
+
+    /// As [`Hierarchies::create`], with what further limits need.
+    ///
+    /// # Errors
+    /// As [`Hierarchies::create`].
+    pub fn create_with(
+        &self,
+        path: &str,
+        resources: &Resources,
+        extra: &CgroupExtra,
+        features: Features,
+    ) -> CgroupResult<Box<dyn Cgroup>> {
         dir::check_path(path)?;
+        let asked = extra::Asked::of(resources, extra);
+        asked.check(self, extra)?;
         if self.is_v2() {
-            Ok(Box::new(v2::Group::create(self, path, features)?))
+            Ok(Box::new(v2::Group::create(self, path, &asked, features)?))
         } else {
-            Ok(Box::new(v1::Group::create(self, path, resources)?))
+            Ok(Box::new(v1::Group::create(self, path, &asked)?))
         }
     }
 

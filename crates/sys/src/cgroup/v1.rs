@@ -1,23 +1,29 @@
 //! A group as directories in the v1 hierarchies.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 use rustix::fs::OFlags;
 
 use super::detect::{Hierarchies, V1};
 use super::dir::{Dir, io, value};
+use super::extra::Asked;
 use super::{
-    Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, cpu_quota, memory_and_swap,
+    Cgroup, CgroupError, CgroupResult, DeviceKind, DeviceRule, Entry, View, v1_limits, v2,
 };
-use crate::{Errno, check};
+use crate::check;
 
 /// Controllers whose directories every group has. That of `cpuset` is made when asked for: each
 /// directory costs on the way up and down.
 const ALWAYS: [&str; 7] = [
     "memory", "cpu", "cpuacct", "pids", "freezer", "devices", "blkio",
 ];
+
+/// Controllers that a hybrid host may have in the v2 tree.
+const SHARED: [&str; 2] = ["hugetlb", "rdma"];
 
 /// How long freezing and killing may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,44 +36,82 @@ struct Member {
     controllers: Vec<String>,
     name: String,
     dir: Dir,
+    /// A directory of the v2 tree, on a host that has some of the controllers there.
+    is_v2: bool,
 }
 
 #[derive(Debug)]
 pub(crate) struct Group {
     members: Vec<Member>,
     tasks: Vec<OwnedFd>,
+    /// Parents that were not there before.
+    made: Vec<PathBuf>,
 }
 
 impl Group {
     pub(crate) fn create(
         hierarchies: &Hierarchies,
         path: &str,
-        resources: &Resources,
+        asked: &Asked,
     ) -> CgroupResult<Self> {
-        let wants_cpuset = resources.cpuset_cpus.is_some() || resources.cpuset_mems.is_some();
-        let mut members: Vec<Member> = Vec::new();
-        for v1 in &hierarchies.v1 {
-            let needed = v1.controllers.iter().any(|controller| {
-                ALWAYS.contains(&controller.as_str()) || (controller == "cpuset" && wants_cpuset)
-            });
-            if !needed {
-                continue;
+        let (mut members, mut made) = (Vec::new(), Vec::new());
+        let done = Self::create_members(hierarchies, path, asked, &mut members, &mut made);
+        if let Err(error) = done {
+            // Half a group is no group.
+            for member in &members {
+                let _ = member.dir.remove(Dir::remove_deadline());
             }
-            match Self::create_member(v1, path) {
-                Ok(member) => members.push(member),
-                Err(error) => {
-                    // Half a group is no group.
-                    for member in &members {
-                        let _ = member.dir.remove();
-                    }
-                    return Err(error);
-                }
-            }
+            Dir::unmake(&made);
+            return Err(error);
         }
-        Self::from_members(members)
+        Self::from_members(members, made)
     }
 
-    fn create_member(v1: &V1, path: &str) -> CgroupResult<Member> {
+    fn create_members(
+        hierarchies: &Hierarchies,
+        path: &str,
+        asked: &Asked,
+        members: &mut Vec<Member>,
+        made: &mut Vec<PathBuf>,
+    ) -> CgroupResult<()> {
+        for v1 in &hierarchies.v1 {
+            let needed = v1
+                .controllers
+                .iter()
+                .any(|name| ALWAYS.contains(&name.as_str()) || asked.has(name));
+            let there = || asked.existing && v1.mount.join(path.trim_start_matches('/')).is_dir();
+            if needed || there() {
+                members.push(Self::create_member(v1, path, made)?);
+            }
+        }
+        let Some(mount) = hierarchies.v2.as_ref() else {
+            return Ok(());
+        };
+        // Controllers that no v1 hierarchy has may be in the v2 tree.
+        let has = |name: &str| {
+            let mut all = members.iter().flat_map(|member| &member.controllers);
+            all.any(|controller| controller == name)
+        };
+        let missing: Vec<&str> = SHARED
+            .into_iter()
+            .filter(|c| asked.has(c) && !has(c))
+            .collect();
+        if !missing.is_empty()
+            || (asked.existing && mount.join(path.trim_start_matches('/')).is_dir())
+        {
+            let dir = Dir::create(mount, path, made, |_| Ok(()))?;
+            v2::enable_controllers(mount, path, missing.iter().copied())?;
+            members.push(Member {
+                controllers: missing.into_iter().map(str::to_owned).collect(),
+                name: "unified".to_owned(),
+                dir,
+                is_v2: true,
+            });
+        }
+        Ok(())
+    }
+
+    fn create_member(v1: &V1, path: &str, made: &mut Vec<PathBuf>) -> CgroupResult<Member> {
         let is_cpuset = v1
             .controllers
             .iter()
@@ -76,7 +120,7 @@ impl Group {
             .controllers
             .iter()
             .any(|controller| controller == "memory");
-        let dir = Dir::create(&v1.mount, path, |parent| {
+        let dir = Dir::create(&v1.mount, path, made, |parent| {
             if is_cpuset {
                 inherit_cpuset(parent)?;
             }
@@ -99,109 +143,58 @@ impl Group {
                 members.push(member(v1, dir));
             }
         }
+        if let Some(mount) = &hierarchies.v2
+            && !members.is_empty()
+            && let Some(dir) = Dir::open(mount.join(path.trim_start_matches('/')))?
+        {
+            members.push(Member {
+                controllers: SHARED.map(str::to_owned).to_vec(),
+                name: "unified".to_owned(),
+                dir,
+                is_v2: true,
+            });
+        }
         if members.is_empty() {
             Ok(None)
         } else {
-            Self::from_members(members).map(Some)
+            Self::from_members(members, Vec::new()).map(Some)
         }
     }
 
-    fn from_members(members: Vec<Member>) -> CgroupResult<Self> {
+    fn from_members(members: Vec<Member>, made: Vec<PathBuf>) -> CgroupResult<Self> {
         let tasks = members
             .iter()
-            .map(|member| member.dir.file("tasks", OFlags::WRONLY))
+            .map(|member| {
+                let file = if member.is_v2 {
+                    "cgroup.procs"
+                } else {
+                    "tasks"
+                };
+                member.dir.file(file, OFlags::WRONLY)
+            })
             .collect::<CgroupResult<_>>()?;
-        Ok(Self { members, tasks })
+        Ok(Self {
+            members,
+            tasks,
+            made,
+        })
     }
 
-    fn find(&self, controller: &str) -> Option<&Dir> {
+    pub(crate) fn find(&self, controller: &str) -> Option<&Dir> {
+        self.find_with_version(controller).map(|(dir, _)| dir)
+    }
+
+    /// The directory, and whether it is of the v2 tree.
+    pub(crate) fn find_with_version(&self, controller: &str) -> Option<(&Dir, bool)> {
         self.members
             .iter()
             .find(|member| member.controllers.iter().any(|name| name == controller))
-            .map(|member| &member.dir)
+            .map(|member| (&member.dir, member.is_v2))
     }
 
-    fn need(&self, controller: &'static str) -> CgroupResult<&Dir> {
+    pub(crate) fn need(&self, controller: &'static str) -> CgroupResult<&Dir> {
         self.find(controller)
             .ok_or(CgroupError::NoController { controller })
-    }
-
-    fn apply_memory(&self, resources: &Resources, warnings: &mut Vec<String>) -> CgroupResult<()> {
-        let both = memory_and_swap(resources);
-        let asked = resources.memory.is_some()
-            || resources.memory_reservation.is_some()
-            || both.is_some()
-            || resources.memory_swappiness.is_some()
-            || resources.oom_kill_disable;
-        if !asked {
-            return Ok(());
-        }
-        let dir = self.need("memory")?;
-        let memory = resources.memory.filter(|memory| *memory != 0);
-        let set_both = |warnings: &mut Vec<String>| -> CgroupResult<()> {
-            let Some(both) = both else { return Ok(()) };
-            if !dir.has("memory.memsw.limit_in_bytes") {
-                warnings.push("the kernel does not account swap: no limit on it".to_owned());
-                return Ok(());
-            }
-            dir.write("memory.memsw.limit_in_bytes", &both.to_string())
-        };
-        if let Some(memory) = memory {
-            // Memory must never be above memory plus swap, so the order depends on the direction.
-            match dir.write("memory.limit_in_bytes", &memory.to_string()) {
-                Err(error) if error.errno() == Some(Errno::INVAL) => {
-                    set_both(warnings)?;
-                    dir.write("memory.limit_in_bytes", &memory.to_string())?;
-                }
-                result => {
-                    result?;
-                    set_both(warnings)?;
-                }
-            }
-        } else {
-            set_both(warnings)?;
-        }
-        if let Some(soft) = resources.memory_reservation.filter(|soft| *soft != 0) {
-            dir.write("memory.soft_limit_in_bytes", &soft.to_string())?;
-        }
-        if let Some(swappiness) = resources.memory_swappiness
-            && dir
-                .write("memory.swappiness", &swappiness.to_string())
-                .is_err()
-        {
-            warnings.push("the kernel does not let swappiness be set for a group".to_owned());
-        }
-        if resources.oom_kill_disable && dir.write("memory.oom_control", "1").is_err() {
-            warnings.push("the kernel does not let the OOM killer be disabled".to_owned());
-        }
-        Ok(())
-    }
-
-    fn apply_cpu(&self, resources: &Resources) -> CgroupResult<()> {
-        if let Some(shares) = resources.cpu_shares.filter(|shares| *shares != 0) {
-            self.need("cpu")?.write("cpu.shares", &shares.to_string())?;
-        }
-        if let Some((quota, period)) = cpu_quota(resources) {
-            let dir = self.need("cpu")?;
-            let set_period = || dir.write("cpu.cfs_period_us", &period.to_string());
-            if period != 100_000 || dir.number("cpu.cfs_period_us") != Some(period) {
-                // Refused while the old quota is larger than the parent's with the new period.
-                if set_period().is_err() {
-                    dir.write("cpu.cfs_quota_us", "-1")?;
-                    set_period()?;
-                }
-            }
-            dir.write("cpu.cfs_quota_us", &quota.to_string())?;
-        }
-        for (file, list) in [
-            ("cpuset.cpus", &resources.cpuset_cpus),
-            ("cpuset.mems", &resources.cpuset_mems),
-        ] {
-            if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
-                self.need("cpuset")?.write(file, list)?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -214,7 +207,23 @@ fn member(v1: &V1, dir: Dir) -> Member {
         controllers: v1.controllers.clone(),
         name: name.unwrap_or_default(),
         dir,
+        is_v2: false,
     }
+}
+
+/// `a` means every access to every device here: a rule about all that means less is two rules.
+fn split_rule(rule: &DeviceRule) -> impl Iterator<Item = DeviceRule> {
+    let everything = DeviceRule::everything(rule.allow);
+    let kinds = if rule.kind == DeviceKind::All && *rule != everything {
+        [Some(DeviceKind::Char), Some(DeviceKind::Block)]
+    } else {
+        [Some(rule.kind), None]
+    };
+    let rule = rule.clone();
+    kinds.into_iter().flatten().map(move |kind| DeviceRule {
+        kind,
+        ..rule.clone()
+    })
 }
 
 /// A new v1 cpuset is empty and takes no process: fill it from its parent.
@@ -234,30 +243,8 @@ fn inherit_cpuset(dir: &Dir) -> CgroupResult<()> {
 }
 
 impl Cgroup for Group {
-    fn apply(&self, resources: &Resources) -> CgroupResult<Vec<String>> {
-        let mut warnings = Vec::new();
-        self.apply_memory(resources, &mut warnings)?;
-        self.apply_cpu(resources)?;
-        if let Some(limit) = resources.pids_limit.filter(|limit| *limit != 0) {
-            let value = if limit < 0 {
-                "max".to_owned()
-            } else {
-                limit.to_string()
-            };
-            self.need("pids")?.write("pids.max", &value)?;
-        }
-        if let Some(weight) = resources.blkio_weight.filter(|weight| *weight != 0) {
-            let file = self.find("blkio").and_then(|dir| {
-                let file = ["blkio.weight", "blkio.bfq.weight"]
-                    .into_iter()
-                    .find(|f| dir.has(f))?;
-                dir.write(file, &weight.to_string()).ok()
-            });
-            if file.is_none() {
-                warnings.push("the host has no weights for block I/O".to_owned());
-            }
-        }
-        Ok(warnings)
+    fn apply_with(&self, resources: &Resources, extra: &CgroupExtra) -> CgroupResult<Vec<String>> {
+        v1_limits::apply(self, resources, extra)
     }
 
     fn set_devices(&self, rules: &[DeviceRule]) -> CgroupResult<()> {
@@ -267,7 +254,7 @@ impl Cgroup for Group {
         let dir = self.need("devices")?;
         let deny = dir.file("devices.deny", OFlags::WRONLY)?;
         let allow = dir.file("devices.allow", OFlags::WRONLY)?;
-        for rule in rules {
+        for rule in rules.iter().flat_map(split_rule) {
             let (file, name) = if rule.allow {
                 (&allow, "devices.allow")
             } else {
@@ -451,11 +438,17 @@ impl Cgroup for Group {
 
     fn remove(&self) -> CgroupResult<()> {
         let mut first = None;
+        let deadline = Dir::remove_deadline();
         for member in &self.members {
-            if let Err(error) = member.dir.remove() {
+            if let Err(error) = member.dir.remove(deadline) {
                 first.get_or_insert(error);
             }
         }
         first.map_or(Ok(()), Err)
+    }
+
+    fn abandon(&self) {
+        let _ = self.remove();
+        Dir::unmake(&self.made);
     }
 }

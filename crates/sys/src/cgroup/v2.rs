@@ -1,17 +1,17 @@
 //! A group as one directory of the v2 tree.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 use rustix::fs::OFlags;
 
 use super::detect::Hierarchies;
 use super::dir::{Dir, io, value};
-use super::{
-    Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, cpu_quota, memory_and_swap,
-};
+use super::extra::Asked;
+use super::{Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, v2_limits};
 use crate::Errno;
 use crate::bpf;
 use crate::features::{Feature, Features};
@@ -27,20 +27,33 @@ pub(crate) struct Group {
     dir: Dir,
     procs: [OwnedFd; 1],
     features: Features,
+    /// Parents that were not there before.
+    made: Vec<PathBuf>,
 }
 
 impl Group {
     pub(crate) fn create(
         hierarchies: &Hierarchies,
         path: &str,
+        asked: &Asked,
         features: Features,
     ) -> CgroupResult<Self> {
         let base = hierarchies.v2_base();
-        let dir = Dir::create(&base, path, |_| Ok(()))?;
-        if !dir.has("memory.max") || !dir.has("pids.max") || !dir.has("cpu.max") {
-            enable_controllers(&base, path)?;
+        let mut made = Vec::new();
+        let dir = Dir::create(&base, path, &mut made, |_| Ok(()));
+        let dir = dir.inspect_err(|_| Dir::unmake(&made))?;
+        if !dir.has("memory.max")
+            || !dir.has("pids.max")
+            || !dir.has("cpu.max")
+            || !asked.controllers.is_empty()
+        {
+            let further = asked.controllers.iter().map(String::as_str);
+            enable_controllers(&base, path, WANTED.into_iter().chain(further))?;
         }
-        Self::new(dir, features)
+        Ok(Self {
+            made,
+            ..Self::new(dir, features)?
+        })
     }
 
     pub(crate) fn open(
@@ -60,14 +73,8 @@ impl Group {
             dir,
             procs,
             features,
+            made: Vec::new(),
         })
-    }
-
-    fn need(&self, controller: &'static str, file: &str, value: &str) -> CgroupResult<()> {
-        if !self.dir.has(file) {
-            return Err(CgroupError::NoController { controller });
-        }
-        self.dir.write(file, value)
     }
 
     /// Waits for `key` of `cgroup.events` to become `wanted`.
@@ -91,44 +98,14 @@ impl Group {
             pause = (pause * 2).min(Duration::from_millis(10));
         }
     }
-
-    fn apply_memory(&self, resources: &Resources, warnings: &mut Vec<String>) -> CgroupResult<()> {
-        if let Some(memory) = resources.memory.filter(|memory| *memory != 0) {
-            self.need("memory", "memory.max", &limit(memory))?;
-        }
-        if let Some(both) = memory_and_swap(resources) {
-            if !self.dir.has("memory.swap.max") {
-                warnings.push("the kernel does not account swap: no limit on it".to_owned());
-            } else {
-                // v2 limits swap alone, the API memory and swap together.
-                let memory = resources.memory.filter(|memory| *memory > 0).or_else(|| {
-                    self.dir
-                        .number("memory.max")
-                        .and_then(|memory| i64::try_from(memory).ok())
-                });
-                let swap = match memory {
-                    _ if both < 0 => "max".to_owned(),
-                    Some(memory) => both.saturating_sub(memory).max(0).to_string(),
-                    None => both.to_string(),
-                };
-                self.dir.write("memory.swap.max", &swap)?;
-            }
-        }
-        if let Some(soft) = resources.memory_reservation.filter(|soft| *soft != 0) {
-            self.need("memory", "memory.low", &limit(soft))?;
-        }
-        if resources.oom_kill_disable {
-            warnings.push("cgroup v2 cannot disable the OOM killer".to_owned());
-        }
-        if resources.memory_swappiness.is_some() {
-            warnings.push("cgroup v2 has no swappiness".to_owned());
-        }
-        Ok(())
-    }
 }
 
 /// Lets the children of each group on the way to `path` have the wanted controllers.
-fn enable_controllers(base: &Path, path: &str) -> CgroupResult<()> {
+pub(crate) fn enable_controllers<'a>(
+    base: &Path,
+    path: &str,
+    wanted: impl Iterator<Item = &'a str> + Clone,
+) -> CgroupResult<()> {
     let mut current = base.to_owned();
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     parts.pop();
@@ -139,7 +116,7 @@ fn enable_controllers(base: &Path, path: &str) -> CgroupResult<()> {
         };
         let available = dir.read("cgroup.controllers")?;
         let enabled = dir.read("cgroup.subtree_control")?;
-        for controller in WANTED {
+        for controller in wanted.clone() {
             let listed = |text: &str| text.split_whitespace().any(|name| name == controller);
             if listed(&available) && !listed(&enabled) {
                 // One by one, so that one the host refuses does not cost the others; a limit that
@@ -151,63 +128,9 @@ fn enable_controllers(base: &Path, path: &str) -> CgroupResult<()> {
     Ok(())
 }
 
-fn limit(value: i64) -> String {
-    if value < 0 {
-        "max".to_owned()
-    } else {
-        value.to_string()
-    }
-}
-
-/// v1 shares (2 to 262144, 1024 usual) as a v2 weight (1 to 10000, 100 usual).
-fn weight_of_shares(shares: u64) -> u64 {
-    1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
-}
-
-/// v1 weight (10 to 1000) as a v2 weight (1 to 10000).
-fn weight_of_blkio(weight: u16) -> u64 {
-    1 + (u64::from(weight).clamp(10, 1000) - 10) * 9999 / 990
-}
-
 impl Cgroup for Group {
-    fn apply(&self, resources: &Resources) -> CgroupResult<Vec<String>> {
-        let mut warnings = Vec::new();
-        self.apply_memory(resources, &mut warnings)?;
-        if let Some(shares) = resources.cpu_shares.filter(|shares| *shares != 0) {
-            self.need("cpu", "cpu.weight", &weight_of_shares(shares).to_string())?;
-        }
-        if let Some((quota, period)) = cpu_quota(resources) {
-            self.need("cpu", "cpu.max", &format!("{} {period}", limit(quota)))?;
-        }
-        if let Some(list) = resources
-            .cpuset_cpus
-            .as_ref()
-            .filter(|list| !list.is_empty())
-        {
-            self.need("cpuset", "cpuset.cpus", list)?;
-        }
-        if let Some(list) = resources
-            .cpuset_mems
-            .as_ref()
-            .filter(|list| !list.is_empty())
-        {
-            self.need("cpuset", "cpuset.mems", list)?;
-        }
-        if let Some(pids) = resources.pids_limit.filter(|limit| *limit != 0) {
-            self.need("pids", "pids.max", &limit(pids))?;
-        }
-        if let Some(weight) = resources.blkio_weight.filter(|weight| *weight != 0) {
-            let set = if self.dir.has("io.bfq.weight") {
-                self.dir.write("io.bfq.weight", &weight.to_string())
-            } else {
-                self.dir
-                    .write("io.weight", &weight_of_blkio(weight).to_string())
-            };
-            if set.is_err() {
-                warnings.push("the host has no weights for block I/O".to_owned());
-            }
-        }
-        Ok(warnings)
+    fn apply_with(&self, resources: &Resources, extra: &CgroupExtra) -> CgroupResult<Vec<String>> {
+        v2_limits::apply(&self.dir, resources, extra)
     }
 
     fn set_devices(&self, rules: &[DeviceRule]) -> CgroupResult<()> {
@@ -343,27 +266,18 @@ impl Cgroup for Group {
     }
 
     fn remove(&self) -> CgroupResult<()> {
-        self.dir.remove()
+        self.dir.remove(Dir::remove_deadline())
+    }
+
+    fn abandon(&self) {
+        let _ = self.remove();
+        Dir::unmake(&self.made);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn weight_of_shares_bounds_and_default() {
-        assert_eq!(weight_of_shares(2), 1);
-        assert_eq!(weight_of_shares(1024), 39);
-        assert_eq!(weight_of_shares(262_144), 10_000);
-        assert_eq!(weight_of_shares(u64::MAX), 10_000);
-    }
-
-    #[test]
-    fn weight_of_blkio_bounds() {
-        assert_eq!((weight_of_blkio(10), weight_of_blkio(1000)), (1, 10_000));
-        assert_eq!(weight_of_blkio(0), 1);
-    }
 
     /// The v2 tree of a hybrid host has no controllers of use, but all the rest.
     fn hierarchies() -> Option<Hierarchies> {
@@ -376,7 +290,8 @@ mod tests {
             return;
         };
         let path = format!("/hull-v2-{name}-{}/leaf", std::process::id());
-        let group = Group::create(&hierarchies, &path, features).expect("create");
+        let group =
+            Group::create(&hierarchies, &path, &Asked::default(), features).expect("create");
         test(&group);
         group.remove().expect("remove");
         assert!(
