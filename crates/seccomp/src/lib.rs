@@ -19,6 +19,8 @@ mod kernel;
 mod multiplex;
 mod profile;
 mod program;
+#[doc(hidden)] // for tests, those of other packages too
+pub mod reference;
 mod resolve;
 mod table;
 #[cfg(test)]

@@ -3,13 +3,12 @@
 
 mod caches;
 mod defaults;
-mod interpreter;
-mod naive;
 mod profiles;
 mod robustness;
 
 use std::collections::BTreeSet;
 
+pub(crate) use crate::reference::{Call, interpreter, naive};
 use crate::{Arch, Env, KernelVersion, Profile, Program};
 
 /// The capabilities containers get by default.
@@ -38,29 +37,6 @@ pub(crate) fn env(arch: Arch, caps: &[&str]) -> Env {
             .collect::<BTreeSet<_>>(),
         arch,
         kernel: KernelVersion { major: 6, minor: 1 },
-    }
-}
-
-/// What a filter is asked about.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Call {
-    pub(crate) arch: u32,
-    pub(crate) number: u32,
-    pub(crate) args: [u64; 6],
-}
-
-impl Call {
-    pub(crate) fn new(arch: Arch, name: &str, args: &[u64]) -> Self {
-        let number = arch
-            .syscall_number(name)
-            .unwrap_or_else(|| panic!("{arch:?} has no {name}"));
-        let mut all = [0; 6];
-        all[..args.len()].copy_from_slice(args);
-        Self {
-            arch: arch.audit(),
-            number,
-            args: all,
-        }
     }
 }
 

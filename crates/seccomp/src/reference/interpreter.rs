@@ -5,7 +5,11 @@ use crate::Program;
 use crate::program::{ALU_AND_K, JMP_JA, JMP_JEQ_K, JMP_JGE_K, JMP_JGT_K, LD_W_ABS, RET_K};
 
 /// The value the program returns for a call.
-pub(crate) fn run(program: &Program, call: &Call) -> u32 {
+///
+/// # Panics
+/// If the kernel would refuse the program.
+#[must_use]
+pub fn run(program: &Program, call: &Call) -> u32 {
     let mut data = Vec::with_capacity(64);
     data.extend_from_slice(&call.number.to_le_bytes());
     data.extend_from_slice(&call.arch.to_le_bytes());

@@ -9,7 +9,8 @@ use crate::{Action, Arch, Env, multiplex, width};
 const ENOSYS: u16 = 38;
 
 /// The answer the profile demands for a call.
-pub(crate) fn evaluate(profile: &Profile, env: &Env, call: &Call) -> Action {
+#[must_use]
+pub fn evaluate(profile: &Profile, env: &Env, call: &Call) -> Action {
     let Some(arch) = convention(profile, env, call) else {
         return Action::KillProcess;
     };
