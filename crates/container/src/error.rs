@@ -62,6 +62,9 @@ pub enum LaunchError {
     /// The system call filter.
     #[error("cannot make the system call filter: {0}")]
     Seccomp(String),
+    /// The caller of a launch stopped it on the way, with its own reason.
+    #[error("{0}")]
+    Stopped(String),
     /// The child failed on the way to execve.
     #[error("cannot {action}")]
     Step {
@@ -97,7 +100,9 @@ impl LaunchError {
             {
                 ErrorKind::InvalidArgument
             }
-            Self::Source { .. } | Self::Prepare { .. } | Self::Cgroup(_) => ErrorKind::Internal,
+            Self::Source { .. } | Self::Prepare { .. } | Self::Cgroup(_) | Self::Stopped(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn exec(
     plan: &ProcessPlan,
     seccomp_cache: &Path,
     stdio: &Stdio<'_>,
-    options: &Options,
+    options: &Options<'_>,
 ) -> Result<Started, LaunchError> {
     let root = open_root(target)?;
     let (stdio, terminal) = if plan.tty {

@@ -16,6 +16,7 @@ use crate::paths::PreparedPaths;
 use crate::process::PreparedProcess;
 use crate::report::{At, Failed, Reporter, Step};
 use crate::rootfs::PreparedRoot;
+use crate::sync::{ChildSync, Stage};
 use crate::sysctl::{self, Sysctl};
 
 /// All that the child needs for the first half.
@@ -33,6 +34,10 @@ pub(crate) struct PreparedInit {
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) host_name: Vec<u8>,
     pub(crate) domain_name: Vec<u8>,
+    /// Folder of the host on which the root is attached; none is over the host's root.
+    pub(crate) slot: Option<std::ffi::CString>,
+    /// The parent does something before the root is changed.
+    pub(crate) before_pivot: bool,
 }
 
 /// Runs the whole way; returns only on failure.
@@ -41,9 +46,10 @@ pub(crate) fn run(
     process: &PreparedProcess,
     cgroup_files: &[OwnedFd],
     manner: &Manner<'_>,
+    sync: Option<&ChildSync>,
     report: &Reporter,
 ) -> Failed {
-    match first_half(init, process, cgroup_files, manner) {
+    match first_half(init, process, cgroup_files, manner, sync) {
         Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
         Err(failed) => failed,
     }
@@ -54,6 +60,7 @@ fn first_half(
     process: &PreparedProcess,
     cgroup_files: &[OwnedFd],
     manner: &Manner<'_>,
+    sync: Option<&ChildSync>,
 ) -> Result<OwnedFd, Failed> {
     // First of all: should the parent be killed on the way, nothing comes late into its group.
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
@@ -72,7 +79,7 @@ fn first_half(
     }
     host_names(init)?;
     enter::session(process)?;
-    let proc_root = file_systems(init, process, manner)?;
+    let proc_root = file_systems(init, process, manner, sync)?;
     Ok(proc_root)
 }
 
@@ -90,11 +97,20 @@ fn file_systems(
     init: &PreparedInit,
     process: &PreparedProcess,
     manner: &Manner<'_>,
+    sync: Option<&ChildSync>,
 ) -> Result<OwnedFd, Failed> {
     mount::set_root_propagation(Propagation::Private).at(Step::Propagation)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Rootfs)?;
-    let root = init.root.attach(old_root.as_fd())?;
+    let slot = match &init.slot {
+        Some(path) => {
+            Some(rustix::fs::open(path.as_c_str(), flags, Mode::empty()).at(Step::Rootfs)?)
+        }
+        None => None,
+    };
+    let root = init
+        .root
+        .attach(slot.as_ref().unwrap_or(&old_root).as_fd())?;
     let root_fd = root.as_fd();
     // The one procfs that is trusted: nothing of the image can be mounted over it or lead away
     // from it (CVE-2025-52881), since it is reached by descriptor alone.
@@ -111,6 +127,9 @@ fn file_systems(
     init.paths.apply(root_fd, manner.features)?;
     if init.read_only_root {
         mounts::set_read_only(root_fd, manner.features).at(Step::ReadOnly)?;
+    }
+    if let Some(sync) = sync.filter(|_| init.before_pivot) {
+        sync.wait(Stage::BeforePivot)?;
     }
     change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;

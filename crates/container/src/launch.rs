@@ -17,19 +17,33 @@ use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
 use crate::process::{INIT_PATH, PreparedProcess, Started};
 use crate::report::{self, Failed, Reports, Step};
-use crate::rootfs::{PreparedRoot, open_path};
+use crate::rootfs::{PreparedRoot, c_path, open_path};
 use crate::stdio::{PreparedStdio, Stdio};
+use crate::sync::{self, ChildSync, ParentSync, Stage};
 use crate::user::{self, Databases};
 use crate::{Host, LaunchError, cgroup, sysctl};
 
 /// How to launch.
 #[derive(Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// The process gets SIGKILL when the calling thread ends.
     pub die_with_parent: bool,
     /// Prepare everything, return, and let the process wait for one byte from here before it
     /// executes its program. Failures of the program itself are then not reported.
     pub hold: Option<OwnedFd>,
+    /// Called once all mounts and devices are in place and before the root is changed.
+    pub before_pivot: Option<BeforePivot<'a>>,
+}
+
+/// What a launch calls before the root is changed, with the host's id of the process. The process
+/// waits meanwhile; after an error it is killed and nothing is left.
+#[derive(Clone, Copy)]
+pub struct BeforePivot<'a>(pub &'a dyn Fn(u32) -> Result<(), LaunchError>);
+
+impl std::fmt::Debug for BeforePivot<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BeforePivot")
+    }
 }
 
 /// A container that runs.
@@ -53,7 +67,7 @@ pub fn launch(
     plan: &LaunchPlan,
     descriptors: &[OwnedFd],
     stdio: &Stdio<'_>,
-    options: &Options,
+    options: &Options<'_>,
 ) -> Result<Launched, LaunchError> {
     let mut warnings = Vec::new();
     let cgroup = cgroup::create(host, &plan.cgroup, &mut warnings)?;
@@ -77,7 +91,7 @@ fn launch_in(
     plan: &LaunchPlan,
     descriptors: &[OwnedFd],
     stdio: &Stdio<'_>,
-    options: &Options,
+    options: &Options<'_>,
     cgroup: &dyn Cgroup,
 ) -> Result<Started, LaunchError> {
     let root = PreparedRoot::prepare(&plan.rootfs, host.features)?;
@@ -137,6 +151,11 @@ fn launch_in(
         sysctls: sysctl::prepare(&plan.sysctls, &plan.namespaces)?,
         host_name: name(&plan.hostname),
         domain_name: name(&plan.domainname),
+        slot: options
+            .before_pivot
+            .and_then(|_| init_slot(&plan.rootfs))
+            .transpose()?,
+        before_pivot: options.before_pivot.is_some(),
     };
     let manner = Manner {
         features: host.features,
@@ -144,12 +163,52 @@ fn launch_in(
         hold: options.hold.as_ref(),
     };
     let (reports, reporter) = report::pipe()?;
+    let stages: &[Stage] = if options.before_pivot.is_some() {
+        &[Stage::BeforePivot]
+    } else {
+        &[]
+    };
+    let (parent, waiter) = sync_pair(stages)?;
     let cloned = spawn(cgroup, spaces.new, spaces.pid.as_ref(), |files| {
-        reporter.fail(init::run(&init, &process, files, &manner, &reporter))
+        let waiter = waiter.as_ref();
+        reporter.fail(init::run(
+            &init, &process, files, &manner, waiter, &reporter,
+        ))
     })?;
     drop(reporter);
+    drop(waiter);
+    let served = parent.map_or(Ok(()), |parent| {
+        let pid = cloned.pid.as_raw_nonzero().get().unsigned_abs();
+        parent.serve(stages, |stage| match stage {
+            Stage::Mapped => Ok(()),
+            Stage::BeforePivot => options
+                .before_pivot
+                .map_or(Ok(()), |BeforePivot(call)| call(pid)),
+        })
+    });
+    if let Err(error) = served {
+        let _ = pidfd::send_signal(&cloned.pidfd, libc::SIGKILL);
+        let _ = pidfd::wait(&cloned.pidfd, true);
+        return Err(error);
+    }
     let item = |failed: &Failed| item(failed, plan, &init).or_else(|| process.item(failed));
     finish(cloned, &reports, terminal, item, plan.process.args.first())
+}
+
+/// Where on the host the root is attached when others look at it before the pivot: they join the
+/// mount namespace, which puts them on top of whatever lies on the host's root.
+fn init_slot(root: &RootFs) -> Option<Result<std::ffi::CString, LaunchError>> {
+    match root {
+        RootFs::Directory { path } => Some(c_path(path)),
+        RootFs::Overlay { .. } | RootFs::Host { .. } => None,
+    }
+}
+
+fn sync_pair(stages: &[Stage]) -> Result<(Option<ParentSync>, Option<ChildSync>), LaunchError> {
+    if stages.is_empty() {
+        return Ok((None, None));
+    }
+    sync::pair().map(|(parent, child)| (Some(parent), Some(child)))
 }
 
 /// Clones into the group: by the clone itself or with the files the child writes to.

@@ -60,6 +60,7 @@ steps! {
     Hold = "wait for the start",
     Seccomp = "install the system call filter",
     Exec = "execute",
+    Sync = "wait for the monitor",
 }
 
 impl Step {

@@ -112,6 +112,7 @@ fn launch_in(
     let options = Options {
         die_with_parent: false,
         hold,
+        ..Options::default()
     };
     let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
         .map_err(spec::name_field)?;

@@ -359,6 +359,7 @@ pub fn default_devices() -> Vec<PlanDevice> {
     .map(|(name, major, minor)| PlanDevice {
         path: format!("/dev/{name}"),
         block: false,
+        fifo: false,
         major: *major,
         minor: *minor,
         mode: 0o666,
