@@ -87,7 +87,7 @@ pub(crate) fn lint() -> Result<ExitCode> {
 fn sources(problems: &mut Vec<String>) -> Result<()> {
     let root = root();
     let mut files = Vec::new();
-    for folder in ["bin", "crates", "tests", "benches", "xtask"] {
+    for folder in ["bin", "crates", "tests", "benches", "fuzz", "xtask"] {
         rust_files(&root.join(folder), &mut files)?;
     }
     for file in files {

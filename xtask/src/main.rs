@@ -5,6 +5,7 @@
 mod apt;
 mod bench;
 mod build;
+mod fuzz;
 mod lint;
 mod process;
 mod test;
@@ -23,6 +24,9 @@ usage: cargo xtask COMMAND
                    --machine: those alone that boot a machine of their own
                    FILTER is a test name's part, or a suite's file name in tests/tests
   lint             rustfmt, clippy, file sizes, dependency directions
+  fuzz [--keep] [TARGET] [SECONDS]
+                   throw made-up input at a parser (config, process, seccomp, mounts)
+                   --keep: take what was learnt into fuzz/seeds
   fixtures         make the images and root file systems the tests use
   bench NAME       run a bench of benches/ (start)";
 
@@ -53,6 +57,7 @@ fn run() -> Result<ExitCode> {
             test::fixtures()?;
             Ok(ExitCode::SUCCESS)
         }
+        Some("fuzz") => fuzz::fuzz(&rest),
         Some("bench") => bench::bench(&rest),
         Some("help" | "--help" | "-h") => {
             eprintln!("{USAGE}");

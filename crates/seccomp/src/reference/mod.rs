@@ -1,5 +1,6 @@
 //! What compiled filters are held against: rules read naively, and a kernel's way through a program.
 
+pub mod calls;
 pub mod interpreter;
 pub mod naive;
 
