@@ -68,6 +68,10 @@ pub(crate) enum Command {
     Pause(Id),
     /// Let them go on
     Resume(Id),
+    /// Change the limits of a container
+    Update(Update),
+    /// Tell what a container uses, and when its memory runs out
+    Events(Events),
     /// Write a config.json to begin with
     Spec(Spec),
     /// Print what this runtime supports
@@ -235,6 +239,86 @@ pub(crate) struct Ps {
     /// Options of ps(1) [default: -ef]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) options: Vec<String>,
+}
+
+/// `update`. What is not given stays as it is.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Update {
+    /// File with limits as in config.json's linux.resources, or - for standard input; then no
+    /// other option counts
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) resources: Option<PathBuf>,
+    /// Memory, bytes with a unit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory: Option<String>,
+    /// Memory and swap together; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Soft limit of memory
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) memory_reservation: Option<String>,
+    /// Ignored: the kernel has no such limit any more
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// Memory of TCP buffers (cgroup v1)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
+    /// CPU period, µs
+    #[arg(long, value_name = "US")]
+    pub(crate) cpu_period: Option<String>,
+    /// CPU time in a period, µs; -1 for no limit
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub(crate) cpu_quota: Option<String>,
+    /// CPU time that can be saved up, µs
+    #[arg(long, value_name = "US")]
+    pub(crate) cpu_burst: Option<String>,
+    /// Share of CPU time
+    #[arg(long, value_name = "SHARES")]
+    pub(crate) cpu_share: Option<String>,
+    /// Real-time period, µs (cgroup v1)
+    #[arg(long, value_name = "US")]
+    pub(crate) cpu_rt_period: Option<String>,
+    /// Real-time CPU time in a period, µs (cgroup v1)
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub(crate) cpu_rt_runtime: Option<String>,
+    /// CPUs, such as 0-2,4
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Run when nothing else does: 1 or 0
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub(crate) cpu_idle: Option<String>,
+    /// Most processes; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub(crate) pids_limit: Option<i64>,
+    /// Weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "WEIGHT")]
+    pub(crate) blkio_weight: Option<u16>,
+    /// Line of Intel's cache allocation
+    #[arg(long, value_name = "LINE")]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Line of Intel's memory bandwidth allocation
+    #[arg(long, value_name = "LINE")]
+    pub(crate) mem_bw_schema: Option<String>,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Tell what it uses every so often
+    #[arg(long, value_name = "DURATION", default_value = "5s")]
+    pub(crate) interval: String,
+    /// Tell what it uses once
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
 }
 
 /// `spec`.

@@ -10,6 +10,7 @@ mod log;
 mod spec;
 mod state;
 mod supervise;
+mod usage;
 
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt as _;

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use hull_container::Host;
 use hull_proto::plan::ProcessPlan;
-use hull_sys::cgroup::Cgroup;
+use hull_sys::cgroup::{Cgroup, Hierarchies};
 use hull_sys::pidfd;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -254,7 +254,12 @@ impl Record {
     }
 
     pub(crate) fn open_cgroup(&self, host: &Host) -> Result<Option<Box<dyn Cgroup>>> {
-        Ok(host.hierarchies.open(&self.cgroup, host.features)?)
+        Ok(self.hierarchies(host).open(&self.cgroup, host.features)?)
+    }
+
+    /// The hierarchies as the group's path is meant.
+    pub(crate) fn hierarchies(&self, host: &Host) -> Hierarchies {
+        host.hierarchies.clone()
     }
 
     pub(crate) fn status(&self, entry: &Entry, host: &Host) -> Result<Status> {

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -12,6 +13,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
         Command::Ps(args) => ps::ps(&args, &store).map(done),
         Command::Pause(args) => pause::pause(&args, &store).map(done),
         Command::Resume(args) => pause::resume(&args, &store).map(done),
+        Command::Update(args) => update::update(&args, &store, log).map(done),
+        Command::Events(args) => events::events(&args, &store).map(done),
         Command::Spec(args) => spec::spec(&args).map(done),
         Command::Features => features::features().map(done),
     }

@@ -21,7 +21,7 @@ use hull_proto::plan::RootFs;
 use oci_spec::runtime::Spec;
 
 pub(crate) use cgroups_path::place as place_cgroup;
-pub(crate) use limit_error::name_field;
+pub(crate) use limit_error::{name_field, name_limit};
 pub(crate) use process::translate as translate_process;
 pub(crate) use resources::translate as translate_resources;
 

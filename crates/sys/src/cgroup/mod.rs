@@ -301,6 +301,36 @@ impl Hierarchies {
     }
 }
 
+impl Hierarchies {
+    /// As [`Hierarchies::open`], to set limits: directories that they need and that are not there
+    /// are made, and the processes of the group brought into them.
+    ///
+    /// # Errors
+    /// If that fails, or a controller is missing.
+    pub fn open_for(
+        &self,
+        path: &str,
+        resources: &Resources,
+        extra: &CgroupExtra,
+        features: Features,
+    ) -> CgroupResult<Option<Box<dyn Cgroup>>> {
+        dir::check_path(path)?;
+        let asked = extra::Asked::of(resources, extra);
+        asked.check(self, extra)?;
+        let Some(group) = self.open(path, features)? else {
+            return Ok(None);
+        };
+        if asked.controllers.is_empty() {
+            return Ok(Some(group));
+        }
+        if self.is_v2() {
+            v2::enable_asked(self, path, &asked)?;
+            return Ok(Some(group));
+        }
+        v1::Group::extend(self, path, &asked).map(|group| Some(Box::new(group) as _))
+    }
+}
+
 /// Quota and period in µs from whichever of the two notations is given.
 pub(crate) fn cpu_quota(resources: &Resources) -> Option<(i64, u64)> {
     const DEFAULT_PERIOD_US: u64 = 100_000;

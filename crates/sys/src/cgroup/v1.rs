@@ -14,7 +14,7 @@ use super::extra::Asked;
 use super::{
     Cgroup, CgroupError, CgroupResult, DeviceKind, DeviceRule, Entry, View, v1_limits, v2,
 };
-use crate::check;
+use crate::{Errno, check};
 
 /// Controllers whose directories every group has. That of `cpuset` is made when asked for: each
 /// directory costs on the way up and down.
@@ -24,6 +24,9 @@ const ALWAYS: [&str; 7] = [
 
 /// Controllers that a hybrid host may have in the v2 tree.
 const SHARED: [&str; 2] = ["hugetlb", "rdma"];
+
+/// How often processes that are forked meanwhile are brought into a directory made late.
+const EXTEND_LOOKS: u32 = 8;
 
 /// How long freezing and killing may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -159,6 +162,40 @@ impl Group {
         } else {
             Self::from_members(members, Vec::new()).map(Some)
         }
+    }
+
+    /// Makes the directories that are missing and brings the processes into them.
+    pub(crate) fn extend(
+        hierarchies: &Hierarchies,
+        path: &str,
+        asked: &Asked,
+    ) -> CgroupResult<Self> {
+        // Unlike for a new group, a failure removes nothing: processes are in it.
+        let (mut members, mut made) = (Vec::new(), Vec::new());
+        Self::create_members(hierarchies, path, asked, &mut members, &mut made)?;
+        let group = Self::from_members(members, made)?;
+        for member in &group.members {
+            // What was forked meanwhile is found by the next look.
+            for _ in 0..EXTEND_LOOKS {
+                let inside = member.dir.pids(0)?;
+                let missing: Vec<i32> = group
+                    .pids()?
+                    .into_iter()
+                    .filter(|pid| !inside.contains(pid))
+                    .collect();
+                if missing.is_empty() {
+                    break;
+                }
+                for pid in missing {
+                    match member.dir.write("cgroup.procs", &pid.to_string()) {
+                        // It has ended.
+                        Err(error) if error.errno() == Some(Errno::SRCH) => {}
+                        result => result?,
+                    }
+                }
+            }
+        }
+        Ok(group)
     }
 
     fn from_members(members: Vec<Member>, made: Vec<PathBuf>) -> CgroupResult<Self> {

@@ -100,6 +100,16 @@ impl Group {
     }
 }
 
+/// Enables what further limits of a group need.
+pub(crate) fn enable_asked(
+    hierarchies: &Hierarchies,
+    path: &str,
+    asked: &Asked,
+) -> CgroupResult<()> {
+    let further = asked.controllers.iter().map(String::as_str);
+    enable_controllers(&hierarchies.v2_base(), path, further)
+}
+
 /// Lets the children of each group on the way to `path` have the wanted controllers.
 pub(crate) fn enable_controllers<'a>(
     base: &Path,
