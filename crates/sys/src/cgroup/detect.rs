@@ -214,7 +214,8 @@ mod tests {
     fn parse_hybrid_limits_go_through_v1() {
         let found = Hierarchies::parse(HYBRID, "4:memory:/x\n0::/\n");
         assert!(!found.is_v2());
-        assert_eq!(found.v1.len(), 2);
+        assert_eq!(found.v1.len(), 3);
+        assert_eq!(found.controllers(), ["cpu", "cpuacct", "memory"]);
         assert_eq!(
             found.v2.as_deref(),
             Some(Path::new("/sys/fs/cgroup/unified"))

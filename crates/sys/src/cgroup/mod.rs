@@ -21,6 +21,7 @@ use hull_model::{Resources, Stats};
 
 pub use detect::Hierarchies;
 pub use dir::CgroupError;
+pub use v2_limits::weight_of_shares;
 
 use crate::features::Features;
 
