@@ -1,67 +1,7 @@
-//! OCI runtime command line: containers out of bundles, without a daemon.
-//!
-//! The container crate does the work; here is the command line of the runtime specification (as
-//! runc spells it), the translation of config.json, and a record on disk that outlives each call.
+//! The program `hull-oci`; all of it lies in the library, so that tests and fuzzers reach the parts.
 
-mod cli;
-mod commands;
-mod console;
-mod log;
-mod spec;
-mod state;
-mod supervise;
-mod usage;
-
-use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::Parser as _;
-
-use cli::{Cli, Command};
-use log::Log;
-
-/// What runc ends with when it fails itself.
-const EXIT_FAILURE: u8 = 1;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let log = match Log::open(&cli.globals) {
-        Ok(log) => log,
-        Err(error) => {
-            Log::stderr().error(&format!("{error:#}"));
-            return ExitCode::from(EXIT_FAILURE);
-        }
-    };
-    let outcome = seal(&cli.command).and_then(|()| commands::run(cli, &log));
-    match outcome {
-        Ok(code) => code,
-        Err(error) => {
-            log.error(&format!("{error:#}"));
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
-}
-
-/// Runs this program anew from a handle that cannot be written to, before it becomes a
-/// container's: an image may name /proc/self/exe as its command (CVE-2019-5736).
-fn seal(command: &Command) -> anyhow::Result<()> {
-    if !matches!(
-        command,
-        Command::Create(_) | Command::Run(_) | Command::Exec(_)
-    ) {
-        return Ok(());
-    }
-    let text = |bytes: OsString| CString::new(bytes.into_vec()).ok();
-    let arguments = std::env::args_os().filter_map(text).collect();
-    let environment = std::env::vars_os()
-        .filter_map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            text(name)
-        })
-        .collect();
-    hull_sys::sealed::reexecute(arguments, environment)
-        .context("cannot protect this program's file from the container")
+    hull_oci::main()
 }

@@ -53,8 +53,12 @@ pub(crate) fn unsupported(field: &str, present: bool) -> Result<()> {
 
 /// Reads a JSON file with errors that name the field.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = read_bounded(path)?;
-    let mut reader = serde_json::Deserializer::from_slice(&bytes);
+    parse_json(&read_bounded(path)?, path)
+}
+
+/// Reads JSON that came from `path`, with errors that name the field.
+pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &Path) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         anyhow::anyhow!(
             "{}: {}: {}",
@@ -81,6 +85,16 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn translate(bundle: &Path, id: &str, seccomp_cache: &Path) -> Result<Translated> {
     let config = bundle.join(CONFIG_FILE);
     let spec: Spec = read_json(&config)?;
+    translate_spec(spec, bundle, id, seccomp_cache)
+}
+
+/// Translates what a config.json in `bundle` says.
+pub(crate) fn translate_spec(
+    spec: Spec,
+    bundle: &Path,
+    id: &str,
+    seccomp_cache: &Path,
+) -> Result<Translated> {
     check_version(spec.version())?;
     unsupported("hooks", spec.hooks().as_ref().is_some_and(has_hooks))?;
     unsupported("vm", spec.vm().is_some())?;
