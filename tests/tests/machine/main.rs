@@ -2,4 +2,5 @@
 
 mod kit;
 mod pure_v2;
+mod rootless;
 mod systemd;

@@ -68,9 +68,9 @@ fn convention(profile: &Profile, env: &Env, call: &Call) -> Option<Arch> {
         Architectures::Listed(listed) => listed.clone(),
         Architectures::Mapped(map) => map
             .iter()
-            .filter(|(native, _)| *native == env.arch)
-            .flat_map(|(_, relatives)| relatives.clone())
-            .collect(),
+            .find(|(native, _)| *native == env.arch)
+            .map(|(_, relatives)| relatives.clone())
+            .unwrap_or_default(),
     };
     let marked = call.number & 0xc000_0000 == X32_SYSCALL_BIT;
     [env.arch]
