@@ -26,7 +26,7 @@ pub(crate) struct Globals {
     /// Form of its lines
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Let systemd make control groups (not supported)
+    /// Let systemd make control groups; linux.cgroupsPath is then slice:prefix:name
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Accepted for callers that pass it; there is nothing more to tell

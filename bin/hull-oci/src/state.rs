@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use hull_container::Host;
+use hull_proto::oci::SystemdUnit;
 use hull_proto::plan::ProcessPlan;
 use hull_sys::cgroup::{Cgroup, Hierarchies};
+use hull_sys::clone3::Namespaces;
 use hull_sys::pidfd;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
@@ -57,6 +59,14 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     /// Control group, below the root of each hierarchy.
     pub(crate) cgroup: String,
+    /// The unit of systemd that it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) systemd: Option<SystemdUnit>,
+    /// It has a user namespace, or a namespace of clocks, that is not its maker's.
+    #[serde(default)]
+    pub(crate) own_users: bool,
+    #[serde(default)]
+    pub(crate) own_clocks: bool,
     /// The first process as planned: what `exec` starts from.
     pub(crate) process: ProcessPlan,
 }
@@ -245,6 +255,12 @@ impl Entry {
 }
 
 impl Record {
+    /// Namespaces that an exec joins besides those of every container.
+    pub(crate) fn own_namespaces(&self) -> Namespaces {
+        let pick = |own: bool, kind| if own { kind } else { Namespaces::NONE };
+        pick(self.own_users, Namespaces::USER).with(pick(self.own_clocks, Namespaces::TIME))
+    }
+
     /// A handle on the first process, if it still runs.
     pub(crate) fn process(&self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
@@ -259,7 +275,11 @@ impl Record {
 
     /// The hierarchies as the group's path is meant.
     pub(crate) fn hierarchies(&self, host: &Host) -> Hierarchies {
-        host.hierarchies.clone()
+        let hierarchies = host.hierarchies.clone();
+        match self.systemd {
+            Some(_) => hierarchies.from_mount_points(),
+            None => hierarchies,
+        }
     }
 
     pub(crate) fn status(&self, entry: &Entry, host: &Host) -> Result<Status> {

@@ -4,6 +4,8 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
 use hull_container::{Host, Launched, Options, Stdio, launch};
+use hull_proto::oci::SystemdUnit;
+use hull_proto::plan::Namespace;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -11,12 +13,14 @@ use crate::cli::Create;
 use crate::log::Log;
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Store, start_time, write_by_rename};
-use crate::{console, state};
+use crate::{console, state, systemd};
 
 /// A container that was launched, and the folder it is recorded in.
 pub(crate) struct Made {
     pub(crate) launched: Launched,
     pub(crate) entry: Entry,
+    /// The unit of systemd that its group is.
+    pub(crate) unit: Option<SystemdUnit>,
 }
 
 pub(crate) fn create(args: &Create, store: &Store, log: &Log) -> Result<()> {
@@ -63,11 +67,28 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
         let given = translated.plan.process.console_size;
         translated.plan.process.console_size = given.or_else(console::own_size);
     }
-    let host = Host::detect()?;
+    let mut host = Host::detect()?;
     let entry = store.create(&args.id)?;
-    match launch_in(args, &host, &translated, &entry, log, manner) {
-        Ok(launched) => Ok(Made { launched, entry }),
+    let unit = match systemd::start(&args.id, &mut translated.plan.cgroup, &host) {
+        Ok(unit) => unit,
         Err(error) => {
+            let _ = entry.remove();
+            return Err(error);
+        }
+    };
+    if unit.is_some() {
+        host.hierarchies = host.hierarchies.from_mount_points();
+    }
+    match launch_in(args, &host, &translated, &entry, log, manner) {
+        Ok(launched) => Ok(Made {
+            launched,
+            entry,
+            unit: translated.plan.cgroup.systemd,
+        }),
+        Err(error) => {
+            if let Some(unit) = unit {
+                unit.undo();
+            }
             let _ = entry.remove();
             Err(error)
         }
@@ -82,9 +103,10 @@ fn launch_in(
     log: &Log,
     manner: &Manner,
 ) -> Result<Launched> {
-    if let Some(group) = host
-        .hierarchies
-        .open(&translated.plan.cgroup.path, host.features)?
+    if translated.plan.cgroup.systemd.is_none()
+        && let Some(group) = host
+            .hierarchies
+            .open(&translated.plan.cgroup.path, host.features)?
         && !group.pids()?.is_empty()
     {
         bail!(
@@ -175,6 +197,9 @@ fn record(args: &Create, translated: &Translated) -> Result<Record> {
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect(),
         cgroup: translated.plan.cgroup.path.clone(),
+        systemd: translated.plan.cgroup.systemd.clone(),
+        own_users: translated.plan.namespaces.user != Namespace::Host,
+        own_clocks: translated.plan.namespaces.time != Namespace::Host,
         process: translated.plan.process.clone(),
     })
 }

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::Delete;
 use crate::state::{Record, Status, Store};
+use crate::systemd;
 
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,6 +54,16 @@ fn remove_group(record: &Record, host: &Host, status: Status) -> Result<()> {
                 group.kill_all()?;
             }
             std::thread::sleep(STRAGGLER_PAUSE);
+        }
+    }
+    if let Some(unit) = &record.systemd {
+        if let Some(group) = record.open_cgroup(host)? {
+            group.kill_all()?;
+        }
+        // What is removed by hand below counts as stopped, should systemd not be there any more.
+        let stopped = systemd::stop(unit);
+        if record.open_cgroup(host)?.is_some() {
+            stopped?;
         }
     }
     let mut tries = 0;

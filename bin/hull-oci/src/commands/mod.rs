@@ -17,7 +17,7 @@ mod update;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::cli::{Cli, Command};
 use crate::log::Log;
@@ -28,12 +28,8 @@ const EXIT_EXEC_FAILED: u8 = 255;
 
 /// Runs the command; its code is what the program ends with.
 pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
-    if cli.globals.systemd_cgroup {
-        bail!(
-            "--systemd-cgroup is not supported: give a path as linux.cgroupsPath and leave it away"
-        );
-    }
-    let store = Store::new(&cli.globals.root);
+    let mut store = Store::new(&cli.globals.root);
+    store.systemd = cli.globals.systemd_cgroup;
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Command::Create(args) => create::create(&args, &store, log).map(done),

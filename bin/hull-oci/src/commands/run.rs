@@ -10,6 +10,7 @@ use crate::cli::Run;
 use crate::log::Log;
 use crate::state::Store;
 use crate::supervise::{self, Signals};
+use crate::systemd;
 
 pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
     let manner = Manner {
@@ -26,6 +27,11 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
     // Without a pid namespace of its own, others may have outlived the first.
     if let Err(error) = made.launched.cgroup.kill_all() {
         log.warn(&error.to_string());
+    }
+    if let Some(unit) = made.unit.filter(|_| !args.keep)
+        && let Err(error) = systemd::stop(&unit)
+    {
+        log.warn(&format!("{error:#}"));
     }
     if !args.keep {
         if let Err(error) = made.launched.cgroup.remove() {

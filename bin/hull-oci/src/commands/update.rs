@@ -12,6 +12,7 @@ use crate::cli::Update;
 use crate::log::Log;
 use crate::spec;
 use crate::state::{Record, Status, Store};
+use crate::systemd;
 
 /// Largest file of resources read from standard input.
 const MAX_INPUT_BYTES: u64 = 16 << 20;
@@ -46,6 +47,9 @@ pub(crate) fn update(args: &Update, store: &Store, log: &Log) -> Result<()> {
         if let Some(schema) = schema.as_ref().filter(|schema| !schema.is_empty()) {
             resource_director(&record, schema, what, file)?;
         }
+    }
+    if let Some(unit) = &record.systemd {
+        systemd::update(unit, &plan, &host)?;
     }
     warnings.extend(
         group

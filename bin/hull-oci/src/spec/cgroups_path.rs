@@ -34,7 +34,7 @@ pub(crate) fn place(spec: &Spec, plan: &mut LaunchPlan, systemd: bool) -> Result
         plan.cgroup.path = path(given, &plan.id)?;
         return Ok(());
     }
-    let user = !rustix::process::geteuid().is_root();
+    let user = !rustix::process::geteuid().is_root() || in_user_namespace();
     let mut unit = unit(given, &plan.id, user)?;
     for (name, value) in spec.annotations().iter().flatten() {
         if let Some(property) = name.strip_prefix(PROPERTY) {
@@ -50,6 +50,13 @@ pub(crate) fn place(spec: &Spec, plan: &mut LaunchPlan, systemd: bool) -> Result
     plan.cgroup.extra.systemd = true;
     plan.cgroup.systemd = Some(unit);
     Ok(())
+}
+
+/// Whether root here is another user outside: systemd's own manager is not for such.
+fn in_user_namespace() -> bool {
+    const ALL: &str = "0 0 4294967295";
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().collect::<Vec<_>>().join(" ") != ALL
 }
 
 fn path(given: &str, id: &str) -> Result<String> {
