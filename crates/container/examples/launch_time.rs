@@ -67,6 +67,7 @@ fn main() {
             pid: running.0.process.pid,
             pidfd: running.0.process.pidfd.as_fd(),
             cgroup: running.0.cgroup.as_ref(),
+            also: hull_sys::clone3::Namespaces::NONE,
         };
         let plan = support::process(&["/bin/true"]);
         let cache = fixture.dir.join("seccomp");

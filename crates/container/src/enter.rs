@@ -135,7 +135,7 @@ fn set_oom_score(proc_root: BorrowedFd<'_>, score: &str) -> hull_sys::Result<()>
 fn credentials(process: &PreparedProcess) -> Result<(), Failed> {
     let who = &process.identity;
     caps::limit_bounding(process.bounding).at(Step::Capabilities)?;
-    ids::set_groups(&who.groups).at(Step::Groups)?;
+    crate::userns::set_groups(&who.groups).at(Step::Groups)?;
     ids::set_gid(who.gid).at(Step::Gid)?;
     if who.uid != 0 {
         caps::keep_on_setuid(true).at(Step::Capabilities)?;

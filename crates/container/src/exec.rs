@@ -7,17 +7,21 @@ use hull_proto::plan::ProcessPlan;
 use hull_sys::cgroup::Cgroup;
 use hull_sys::clone3::Namespaces;
 use hull_sys::mount::{self, Attr};
-use hull_sys::{ns, path, proc};
+use hull_sys::{Errno, ns, path, proc};
 use rustix::fs::{Mode, OFlags};
 
 use crate::enter::{self, Manner};
 use crate::error::prepare;
-use crate::launch::{Options, finish, spawn};
+use crate::launch::{Options, finish};
 use crate::process::{PreparedProcess, Started};
-use crate::report::{self, At, Failed, Reporter, Step};
-use crate::stdio::{PreparedStdio, Stdio};
+use crate::report::{self, At, Failed, Reporter, Step, above_stdio};
+use crate::served::Served;
+use crate::spaces::set_oom_score;
+use crate::spawn::{spawn, spawn_between};
+use crate::stdio::{self, DEVPTS_MAGIC, PreparedStdio, Stdio};
+use crate::sync::{self, ChildSync, Stage};
 use crate::user::{self, Databases};
-use crate::{Host, LaunchError, mounts};
+use crate::{Host, LaunchError, mounts, userns};
 
 /// The container to join, by its first process.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +32,8 @@ pub struct ExecTarget<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The container's control group.
     pub cgroup: &'a dyn Cgroup,
+    /// Namespaces of its own besides those that every container has: of users, of clocks.
+    pub also: Namespaces,
 }
 
 /// Namespaces that the child joins; that of process ids is the parent's to choose.
@@ -36,9 +42,6 @@ const JOINED: Namespaces = Namespaces::MOUNT
     .with(Namespaces::IPC)
     .with(Namespaces::NET)
     .with(Namespaces::CGROUP);
-
-/// Magic number of devpts.
-const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// Runs a process in the container. The caller reaps it.
 ///
@@ -56,7 +59,10 @@ pub fn exec(
     options: &Options<'_>,
 ) -> Result<Started, LaunchError> {
     let root = open_root(target)?;
-    let (stdio, terminal) = if plan.tty {
+    let has_user = target.also.contains(Namespaces::USER);
+    let (stdio, terminal) = if plan.tty && has_user {
+        (PreparedStdio::Late, None)
+    } else if plan.tty {
         let devpts = devpts(root.as_fd());
         let devpts = devpts.as_ref().map(AsFd::as_fd);
         let (stdio, master) = PreparedStdio::terminal(devpts, plan.console_size)?;
@@ -68,20 +74,29 @@ pub fn exec(
         passwd: user::read(root.as_fd(), Path::new("/etc/passwd"), "/etc/passwd")?,
         group: user::read(root.as_fd(), Path::new("/etc/group"), "/etc/group")?,
     };
-    let process = PreparedProcess::prepare(plan, stdio, &databases, host, seccomp_cache, false)?;
+    let mut process = PreparedProcess::prepare(plan, stdio, &databases, host, seccomp_cache, false)?;
     let target_pidfd = report::duplicate(target.pidfd)?;
     let manner = Manner {
         features: host.features,
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
     };
+    if has_user {
+        let from = From {
+            target: &target_pidfd,
+            spaces: target.also,
+            oom_score: process.oom_score_adj.take(),
+        };
+        return exec_between(&from, target.cgroup, &process, &manner, plan);
+    }
+    let spaces = JOINED.with(target.also);
     let (reports, reporter) = report::pipe()?;
     let cloned = spawn(
         target.cgroup,
         Namespaces::NONE,
         Some(&target_pidfd),
         |files| {
-            let failed = run(&process, &target_pidfd, files, &manner, &reporter);
+            let failed = run(&process, &target_pidfd, spaces, files, &manner, &reporter);
             reporter.fail(failed)
         },
     )?;
@@ -95,15 +110,113 @@ pub fn exec(
     )
 }
 
+/// Where a process goes that joins a user namespace.
+struct From<'a> {
+    target: &'a OwnedFd,
+    spaces: Namespaces,
+    /// Its file in /proc cannot be written from there.
+    oom_score: Option<String>,
+}
+
+/// As [`exec`], by a process in between: only from inside the user namespace may the caller's own
+/// user join the others, and the namespace of process ids counts for children alone.
+fn exec_between(
+    from: &From<'_>,
+    cgroup: &dyn Cgroup,
+    process: &PreparedProcess,
+    manner: &Manner<'_>,
+    plan: &ProcessPlan,
+) -> Result<Started, LaunchError> {
+    let proc = crate::init::trusted_proc().map_err(prepare("open /proc"))?;
+    let proc = above_stdio(proc)?;
+    let mut stages = vec![Stage::Born];
+    stages.extend(process.stdio.is_late().then_some(Stage::Terminal));
+    let (parent, sync) = sync::pair()?;
+    let (reports, reporter) = report::pipe()?;
+    let walk = || walk(from, &reporter);
+    let cloned = spawn_between(
+        cgroup,
+        Namespaces::NONE,
+        &sync,
+        &reporter,
+        walk,
+        |files| match arrive(process, files, &proc, &sync) {
+            Ok(proc_root) => {
+                reporter.fail(enter::run(process, manner, proc_root.as_fd(), &reporter))
+            }
+            Err(failed) => reporter.fail(failed),
+        },
+    )?;
+    drop(reporter);
+    drop(sync);
+    let mut served = Served::new(cloned, None);
+    let done = parent.serve(&stages, |message| match message.stage {
+        Stage::Born => served.born(message),
+        Stage::Terminal => served.terminal(message, plan.console_size),
+        Stage::Mapped | Stage::BeforePivot => Ok(()),
+    });
+    served.check(done, true, &reports)?;
+    finish(
+        served.cloned,
+        &reports,
+        served.terminal,
+        |failed| process.item(failed),
+        plan.args.first(),
+    )
+}
+
+/// The way of the process in between, up to its clone. Does not allocate.
+fn walk(from: &From<'_>, report: &Reporter) -> Result<(), Failed> {
+    proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    if let Some(score) = &from.oom_score {
+        // The files of a process that is closed are root's.
+        let own = !rustix::process::geteuid().is_root();
+        if own {
+            proc::set_dumpable(true).at(Step::OomScore)?;
+        }
+        set_oom_score(score, report)?;
+        if own {
+            proc::set_dumpable(false).at(Step::OomScore)?;
+        }
+    }
+    let all = JOINED.with(from.spaces).with(Namespaces::PID);
+    ns::join(from.target, all).at(Step::JoinNamespace)
+}
+
+/// What is left to do in the process itself. Does not allocate.
+fn arrive(
+    process: &PreparedProcess,
+    files: &[OwnedFd],
+    host_proc: &OwnedFd,
+    sync: &ChildSync,
+) -> Result<OwnedFd, Failed> {
+    proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    enter::join_cgroup(files)?;
+    userns::become_root((Some(0), Some(0)), false)?;
+    enter::session(process)?;
+    let proc_root = match mounts::fresh(c"proc", PROC_ATTRIBUTES) {
+        // The container has covered its own or has none, and so may not have another.
+        Err(Errno::PERM) => rustix::io::fcntl_dupfd_cloexec(host_proc, 3),
+        result => result,
+    }
+    .at(Step::Procfs)?;
+    let root = change_directory(process)?;
+    if process.stdio.is_late() {
+        stdio::open_late(root.as_fd(), process.identity.uid, Some(sync))?;
+    }
+    Ok(proc_root)
+}
+
 /// Runs in the child; returns only on failure.
 fn run(
     process: &PreparedProcess,
     target: &OwnedFd,
+    spaces: Namespaces,
     files: &[OwnedFd],
     manner: &Manner<'_>,
     report: &Reporter,
 ) -> Failed {
-    match join(process, target, files) {
+    match join(process, target, spaces, files) {
         Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
         Err(failed) => failed,
     }
@@ -112,21 +225,31 @@ fn run(
 fn join(
     process: &PreparedProcess,
     target: &OwnedFd,
+    spaces: Namespaces,
     files: &[OwnedFd],
 ) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
     enter::join_cgroup(files)?;
-    ns::join(target, JOINED).at(Step::JoinNamespace)?;
+    ns::join(target, spaces).at(Step::JoinNamespace)?;
     enter::session(process)?;
-    let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
     // Never the container's own /proc, which it may have covered.
-    let proc_root = mounts::fresh(c"proc", attributes).at(Step::Procfs)?;
+    let proc_root = mounts::fresh(c"proc", PROC_ATTRIBUTES).at(Step::Procfs)?;
+    change_directory(process)?;
+    Ok(proc_root)
+}
+
+const PROC_ATTRIBUTES: Attr = Attr::MOUNT_ATTR_NOSUID
+    .union(Attr::MOUNT_ATTR_NODEV)
+    .union(Attr::MOUNT_ATTR_NOEXEC);
+
+/// Goes where the process works; returns the root.
+fn change_directory(process: &PreparedProcess) -> Result<OwnedFd, Failed> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Cwd)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let cwd = process.cwd.resolve(root.as_fd()).at(Step::Cwd)?;
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
-    Ok(proc_root)
+    Ok(root)
 }
 
 /// The container's root, as its first process has it.

@@ -16,14 +16,15 @@ use crate::paths::PreparedPaths;
 use crate::process::PreparedProcess;
 use crate::report::{At, Failed, Reporter, Step};
 use crate::rootfs::PreparedRoot;
+use crate::spaces::Spaces;
+use crate::stdio;
 use crate::sync::{ChildSync, Stage};
 use crate::sysctl::{self, Sysctl};
 
 /// All that the child needs for the first half.
 #[derive(Debug)]
 pub(crate) struct PreparedInit {
-    /// Namespaces to join, each with its kind.
-    pub(crate) join: Vec<(OwnedFd, Namespaces)>,
+    pub(crate) spaces: Spaces,
     pub(crate) own_cgroup_namespace: bool,
     pub(crate) own_network: bool,
     pub(crate) root: PreparedRoot,
@@ -67,9 +68,7 @@ fn first_half(
     // A single thread that moves itself is moved at once.
     enter::join_cgroup(cgroup_files)?;
     rustix::process::umask(Mode::empty());
-    for (index, (namespace, kind)) in init.join.iter().enumerate() {
-        ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
-    }
+    init.spaces.arrive(sync)?;
     if init.own_cgroup_namespace {
         // Only now that it is in its group: the namespace's root is where it is made.
         ns::unshare(Namespaces::CGROUP).at(Step::CgroupNamespace)?;
@@ -115,12 +114,24 @@ fn file_systems(
     // The one procfs that is trusted: nothing of the image can be mounted over it or lead away
     // from it (CVE-2025-52881), since it is reached by descriptor alone.
     let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
-    let proc_root = mounts::fresh(c"proc", attributes).at(Step::Procfs)?;
+    let proc_root = match mounts::fresh(c"proc", attributes) {
+        // The user namespace has no right to mount one, for want of process ids of its own or
+        // because the caller's is partly hidden: it is still the caller's that is in sight.
+        Err(Errno::PERM) if init.spaces.user.is_some() => trusted_proc(),
+        result => result,
+    }
+    .at(Step::Procfs)?;
     for (index, prepared) in init.mounts.iter().enumerate() {
         prepared.attach(index, root_fd, proc_root.as_fd())?;
     }
+    let late = if process.stdio.is_late() {
+        Some(stdio::open_late(root_fd, process.identity.uid, sync)?)
+    } else {
+        None
+    };
     if let Some(dev) = &init.dev {
-        dev.make(root_fd, process.stdio.slave())?;
+        let terminal = late.as_ref().map(AsFd::as_fd);
+        dev.make(root_fd, terminal.or(process.stdio.slave()))?;
     }
     sysctl::apply(&init.sysctls, proc_root.as_fd())?;
     let cwd = enter::working_directory(process, root_fd)?;
@@ -134,6 +145,17 @@ fn file_systems(
     change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
     Ok(proc_root)
+}
+
+/// The procfs of whoever makes the container, before the root is changed.
+pub(crate) fn trusted_proc() -> hull_sys::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::open(c"/proc", flags, Mode::empty())?;
+    if mount::has_magic(&proc, mount::PROC_MAGIC)? {
+        Ok(proc)
+    } else {
+        Err(Errno::PERM)
+    }
 }
 
 /// The new root takes the place of the old one, which is then detached with all below it.

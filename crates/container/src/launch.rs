@@ -5,19 +5,22 @@ use std::path::Path;
 
 use hull_proto::LaunchPlan;
 use hull_proto::plan::{Namespace, RootFs};
-use hull_sys::cgroup::{Cgroup, Entry};
-use hull_sys::clone3::{Clone3, Cloned, Namespaces, clone3};
-use hull_sys::{Errno, ns, path, pidfd};
+use hull_sys::cgroup::Cgroup;
+use hull_sys::clone3::Cloned;
+use hull_sys::{Errno, path, pidfd};
 
 use crate::devices::PreparedDev;
 use crate::enter::Manner;
-use crate::error::prepare;
 use crate::init::{self, PreparedInit};
+use crate::makers::Makers;
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
 use crate::process::{INIT_PATH, PreparedProcess, Started};
 use crate::report::{self, Failed, Reports, Step};
 use crate::rootfs::{PreparedRoot, c_path, open_path};
+use crate::served::Served;
+use crate::spaces::Spaces;
+use crate::spawn::{spawn, spawn_between};
 use crate::stdio::{PreparedStdio, Stdio};
 use crate::sync::{self, ChildSync, ParentSync, Stage};
 use crate::user::{self, Databases};
@@ -94,13 +97,17 @@ fn launch_in(
     options: &Options<'_>,
     cgroup: &dyn Cgroup,
 ) -> Result<Started, LaunchError> {
-    let root = PreparedRoot::prepare(&plan.rootfs, host.features)?;
+    let spaces = Spaces::prepare(plan, descriptors)?;
+    let makers = Makers::choose(plan, &spaces)?;
+    let root = makers.root(&plan.rootfs, host.features)?;
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
-    for mount in &plan.mounts {
-        mounts.push(PreparedMount::prepare(mount, host, &views, descriptors)?);
+    for mount in makers.mounts(&plan.mounts).iter() {
+        mounts.push(makers.mount(mount, host, &views, descriptors)?);
     }
-    let (stdio, terminal) = if plan.process.tty {
+    let (stdio, terminal) = if plan.process.tty && spaces.user.is_some() {
+        (PreparedStdio::Late, None)
+    } else if plan.process.tty {
         let devpts = mounts
             .iter()
             .zip(&plan.mounts)
@@ -114,7 +121,7 @@ fn launch_in(
         mounts.push(PreparedMount::file(source, INIT_PATH, host)?);
     }
     let databases = databases(plan, &root)?;
-    let process = PreparedProcess::prepare(
+    let mut process = PreparedProcess::prepare(
         &plan.process,
         stdio,
         &databases,
@@ -122,7 +129,11 @@ fn launch_in(
         &plan.seccomp_cache,
         plan.init.is_some(),
     )?;
-    let spaces = Spaces::prepare(plan, descriptors)?;
+    // Its file in /proc cannot be written from a user namespace.
+    let oom_score = spaces
+        .user
+        .as_ref()
+        .and_then(|_| process.oom_score_adj.take());
     let own_uts = plan.namespaces.uts == Namespace::New;
     let name = |text: &str| {
         if own_uts {
@@ -140,7 +151,7 @@ fn launch_in(
         .map(|path| path.to_string_lossy().into_owned());
     let masked = plan.masked_paths.iter().cloned().chain(hidden);
     let init = PreparedInit {
-        join: spaces.join,
+        spaces,
         own_cgroup_namespace: plan.namespaces.cgroup == Namespace::New,
         own_network: plan.namespaces.net == Namespace::New,
         root,
@@ -163,36 +174,44 @@ fn launch_in(
         hold: options.hold.as_ref(),
     };
     let (reports, reporter) = report::pipe()?;
-    let stages: &[Stage] = if options.before_pivot.is_some() {
-        &[Stage::BeforePivot]
-    } else {
-        &[]
+    let mut stages: Vec<Stage> = init.spaces.stages().collect();
+    stages.extend(process.stdio.is_late().then_some(Stage::Terminal));
+    stages.extend(options.before_pivot.map(|_| Stage::BeforePivot));
+    let (parent, waiter) = sync_pair(&stages)?;
+    let sync = waiter.as_ref();
+    let child = |files: &[OwnedFd]| {
+        reporter.fail(init::run(&init, &process, files, &manner, sync, &reporter))
     };
-    let (parent, waiter) = sync_pair(stages)?;
-    let cloned = spawn(cgroup, spaces.new, spaces.pid.as_ref(), |files| {
-        let waiter = waiter.as_ref();
-        reporter.fail(init::run(
-            &init, &process, files, &manner, waiter, &reporter,
-        ))
-    })?;
+    let spaces = &init.spaces;
+    let cloned = match sync.filter(|_| spaces.between) {
+        Some(sync) => {
+            let walk = || spaces.walk(sync, oom_score.as_deref(), &reporter);
+            spawn_between(cgroup, spaces.new, sync, &reporter, walk, child)?
+        }
+        None => spawn(cgroup, spaces.new, spaces.pid.as_ref(), child)?,
+    };
     drop(reporter);
     drop(waiter);
-    let served = parent.map_or(Ok(()), |parent| {
-        let pid = cloned.pid.as_raw_nonzero().get().unsigned_abs();
-        parent.serve(stages, |stage| match stage {
-            Stage::Mapped => Ok(()),
-            Stage::BeforePivot => options
-                .before_pivot
-                .map_or(Ok(()), |BeforePivot(call)| call(pid)),
-        })
-    });
-    if let Err(error) = served {
-        let _ = pidfd::send_signal(&cloned.pidfd, libc::SIGKILL);
-        let _ = pidfd::wait(&cloned.pidfd, true);
-        return Err(error);
+    let mut served = Served::new(cloned, terminal);
+    if let Some(parent) = parent {
+        let done = parent.serve(&stages, |message| match message.stage {
+            Stage::Mapped => served.map(&init.spaces, oom_score.as_deref()),
+            Stage::Born => served.born(message),
+            Stage::Terminal => served.terminal(message, plan.process.console_size),
+            Stage::BeforePivot => served.call(options.before_pivot),
+        });
+        served.check(done, stages.contains(&Stage::Born), &reports)?;
     }
     let item = |failed: &Failed| item(failed, plan, &init).or_else(|| process.item(failed));
-    finish(cloned, &reports, terminal, item, plan.process.args.first())
+    let mut started = finish(
+        served.cloned,
+        &reports,
+        served.terminal,
+        item,
+        plan.process.args.first(),
+    )?;
+    started.warnings.append(&mut served.warnings);
+    Ok(started)
 }
 
 /// Where on the host the root is attached when others look at it before the pivot: they join the
@@ -209,84 +228,6 @@ fn sync_pair(stages: &[Stage]) -> Result<(Option<ParentSync>, Option<ChildSync>)
         return Ok((None, None));
     }
     sync::pair().map(|(parent, child)| (Some(parent), Some(child)))
-}
-
-/// Clones into the group: by the clone itself or with the files the child writes to.
-pub(crate) fn spawn(
-    cgroup: &dyn Cgroup,
-    namespaces: Namespaces,
-    pid_namespace: Option<&OwnedFd>,
-    child: impl Fn(&[OwnedFd]) -> i32,
-) -> Result<Cloned, LaunchError> {
-    // It may be born in another container's pid namespace: closed to others from birth on.
-    let _closed = NotDumpable::set()?;
-    let _restore = pid_namespace.map(ChildPidNamespace::enter).transpose()?;
-    let plain = Clone3 {
-        namespaces,
-        cgroup: None,
-        sibling: false,
-    };
-    let cloned = match cgroup.entry() {
-        Entry::Clone(dir) => {
-            match clone3(
-                &Clone3 {
-                    cgroup: Some(dir),
-                    ..plain
-                },
-                || child(&[]),
-            ) {
-                // A kernel or a sandbox without it: the child moves itself.
-                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::ACCESS) => {
-                    clone3(&plain, || child(cgroup.join_files()))
-                }
-                result => result,
-            }
-        }
-        Entry::Write(files) => clone3(&plain, || child(files)),
-    };
-    cloned.map_err(prepare("clone a process with its namespaces"))
-}
-
-/// While it lives, children of this thread are born in another pid namespace: one clone is
-/// enough where joining in the child would take two.
-struct ChildPidNamespace(OwnedFd);
-
-impl ChildPidNamespace {
-    fn enter(namespace: &OwnedFd) -> Result<Self, LaunchError> {
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        let mode = rustix::fs::Mode::empty();
-        let own = rustix::fs::open(c"/proc/thread-self/ns/pid", flags, mode)
-            .map_err(prepare("open the own pid namespace"))?;
-        ns::join(namespace, Namespaces::PID).map_err(prepare("join a pid namespace"))?;
-        Ok(Self(own))
-    }
-}
-
-impl Drop for ChildPidNamespace {
-    fn drop(&mut self) {
-        // It was this thread's a moment ago and cannot be refused.
-        let _ = ns::join(&self.0, Namespaces::PID);
-    }
-}
-
-/// While it lives, this process and its copies cannot be looked into.
-struct NotDumpable(bool);
-
-impl NotDumpable {
-    fn set() -> Result<Self, LaunchError> {
-        use rustix::process::{DumpableBehavior, dumpable_behavior};
-        let was = matches!(dumpable_behavior(), Ok(DumpableBehavior::Dumpable));
-        hull_sys::proc::set_dumpable(false).map_err(prepare("close the process to others"))?;
-        Ok(Self(was))
-    }
-}
-
-impl Drop for NotDumpable {
-    fn drop(&mut self) {
-        if self.0 {
-            let _ = hull_sys::proc::set_dumpable(true);
-        }
-    }
 }
 
 /// Reads the report to its end and turns it into words.
@@ -374,50 +315,4 @@ fn databases(plan: &LaunchPlan, root: &PreparedRoot) -> Result<Databases, Launch
         };
     }
     Ok(databases)
-}
-
-/// The namespaces: new ones for the clone, given ones for the child to join.
-struct Spaces {
-    new: Namespaces,
-    join: Vec<(OwnedFd, Namespaces)>,
-    pid: Option<OwnedFd>,
-}
-
-impl Spaces {
-    fn prepare(plan: &LaunchPlan, descriptors: &[OwnedFd]) -> Result<Self, LaunchError> {
-        let wanted = &plan.namespaces;
-        let mut spaces = Self {
-            new: Namespaces::MOUNT,
-            join: Vec::new(),
-            pid: None,
-        };
-        let take = |index: usize| {
-            let given = descriptors.get(index).ok_or_else(|| {
-                LaunchError::Plan(format!(
-                    "the plan names descriptor {index}, which was not sent"
-                ))
-            })?;
-            report::duplicate(given.as_fd())
-        };
-        for (namespace, kind) in [
-            (wanted.net, Namespaces::NET),
-            (wanted.ipc, Namespaces::IPC),
-            (wanted.uts, Namespaces::UTS),
-        ] {
-            match namespace {
-                Namespace::New => spaces.new = spaces.new.with(kind),
-                Namespace::Host => {}
-                Namespace::Fd(index) => spaces.join.push((take(index)?, kind)),
-            }
-        }
-        match wanted.pid {
-            Namespace::New => spaces.new = spaces.new.with(Namespaces::PID),
-            Namespace::Host => {}
-            Namespace::Fd(index) => spaces.pid = Some(take(index)?),
-        }
-        if let Namespace::Fd(index) = wanted.cgroup {
-            spaces.join.push((take(index)?, Namespaces::CGROUP));
-        }
-        Ok(spaces)
-    }
 }

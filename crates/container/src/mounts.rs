@@ -40,10 +40,43 @@ pub(crate) enum Source {
     Sysfs,
     Mqueue,
     Cgroup2,
+    /// A path of the host: cloned by the child where the parent may not.
+    Path(Box<BindByPath>),
     /// Any other file system: type, then options in order.
     Fresh(CString, Vec<(CString, Option<CString>)>),
     /// v1: a tmpfs with a bind in each folder.
     CgroupV1(CgroupView),
+}
+
+/// A bind that the child makes in its own mount namespace.
+#[derive(Debug)]
+pub(crate) struct BindByPath {
+    path: CString,
+    recursive: bool,
+    options: MountOptions,
+    features: Features,
+}
+
+impl BindByPath {
+    fn make(&self) -> hull_sys::Result<OwnedFd> {
+        let opened = open_c_path(&self.path)?;
+        let tree = mount::clone_tree(opened.as_fd(), c"", self.recursive)?;
+        // Nothing is made of the error but its number: that of an empty text takes no memory.
+        let fail = |source| LaunchError::Prepare {
+            action: String::new(),
+            source,
+        };
+        match set_bind_options(&tree, &self.options, self.recursive, self.features, fail) {
+            Ok(_) => Ok(tree),
+            Err(LaunchError::Prepare { source, .. }) => Err(source),
+            Err(_) => Err(Errno::INVAL),
+        }
+    }
+}
+
+fn open_c_path(path: &std::ffi::CStr) -> hull_sys::Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A mount ready to be attached.
@@ -173,6 +206,45 @@ impl PreparedMount {
         })
     }
 
+    /// A bind for a parent that may not mount: the child does it.
+    pub(crate) fn bind_by_path(mount: &PlanMount, features: Features) -> Result<Self, LaunchError> {
+        let target = Target::new(&mount.target)?;
+        let MountKind::Bind { source, recursive } = &mount.kind else {
+            return Err(LaunchError::Plan("not a bind".to_owned()));
+        };
+        if target.is_root() {
+            return Err(LaunchError::Plan("cannot mount over the root".to_owned()));
+        }
+        if mount.options.idmap.is_some() {
+            return Err(LaunchError::Plan(format!(
+                "the mount at {}: ids of a mount can be mapped with CAP_SYS_ADMIN on the host alone",
+                mount.target
+            )));
+        }
+        let fail = |errno| LaunchError::Source {
+            path: source.clone(),
+            target: target.as_str().to_owned(),
+            source: errno,
+        };
+        let is_dir = open_path(source)
+            .and_then(|opened| path::is_dir(&opened))
+            .map_err(fail)?;
+        let made = BindByPath {
+            path: c_path(source)?,
+            recursive: *recursive,
+            options: mount.options.clone(),
+            features,
+        };
+        Ok(Self {
+            may_cover_proc: OVER_PROC.contains(&target.as_str()),
+            target,
+            source: Source::Path(Box::new(made)),
+            is_dir,
+            attributes: attributes(&mount.options),
+            late: None,
+        })
+    }
+
     /// A read-only bind of one file.
     pub(crate) fn file(
         source: &std::path::Path,
@@ -221,6 +293,10 @@ impl PreparedMount {
             }
             Source::Fresh(kind, settings) => {
                 made = configured(kind, settings, self.attributes).at_index(Step::Mount, index)?;
+                made.as_fd()
+            }
+            Source::Path(bind) => {
+                made = bind.make().at_index(Step::MountSource, index)?;
                 made.as_fd()
             }
             Source::Cgroup2 => {

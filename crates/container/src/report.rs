@@ -61,6 +61,10 @@ steps! {
     Seccomp = "install the system call filter",
     Exec = "execute",
     Sync = "wait for the monitor",
+    UserNamespace = "enter the user namespace",
+    TimeNamespace = "make a time namespace with its offsets",
+    Clone = "clone a process with its namespaces",
+    MountSource = "use the source of the mount at",
 }
 
 impl Step {
@@ -188,6 +192,11 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
 }
 
 impl Reports {
+    /// Whether something was told, without taking it.
+    pub(crate) fn has_any(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.0).is_ok_and(|bytes| bytes > 0)
+    }
+
     /// Reads until the child executes, is ready, or ends.
     pub(crate) fn read(&self) -> Told {
         let mut told = Told::default();

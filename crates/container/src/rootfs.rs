@@ -41,6 +41,8 @@ pub(crate) enum PreparedRoot {
         options: CString,
         lookup: Vec<OwnedFd>,
     },
+    /// A folder that the child binds in its own mount namespace.
+    Path { path: CString, lookup: OwnedFd },
     /// An overlay of `/` with its upper layer in `scratch`.
     Host { scratch: OwnedFd },
 }
@@ -97,11 +99,24 @@ impl PreparedRoot {
         }
     }
 
+    /// A folder, for a parent that may not mount.
+    pub(crate) fn by_path(path: &Path) -> Result<Self, LaunchError> {
+        let lookup = open_path(path).map_err(prepare(format!(
+            "use {} as root file system",
+            path.display()
+        )))?;
+        Ok(Self::Path {
+            path: c_path(path)?,
+            lookup,
+        })
+    }
+
     /// Reads passwd and group of the image.
     pub(crate) fn databases(&self) -> Result<Databases, LaunchError> {
         let read = |file: &'static str| -> Result<String, UserError> {
             match self {
                 Self::Detached(root) => user::read(root.as_fd(), Path::new(file), file),
+                Self::Path { lookup, .. } => user::read(lookup.as_fd(), Path::new(file), file),
                 Self::Legacy { lookup, .. } => {
                     for layer in lookup {
                         // A whiteout is a character device, which reads as no text: it hides.
@@ -132,6 +147,14 @@ impl PreparedRoot {
             Self::Detached(root) => {
                 mount::attach(root, slot).at(Step::Rootfs)?;
                 Ok(RootHandle::Borrowed(root.as_fd()))
+            }
+            Self::Path { path, .. } => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let tree = rustix::fs::open(path.as_c_str(), flags, Mode::empty())
+                    .and_then(|dir| mount::clone_tree(dir.as_fd(), c"", true))
+                    .at(Step::Rootfs)?;
+                mount::attach(&tree, slot).at(Step::Rootfs)?;
+                Ok(RootHandle::Owned(tree))
             }
             Self::Legacy {
                 scratch,

@@ -2,11 +2,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_sys::{Errno, tty};
+use hull_sys::{Errno, mount, path, tty};
 
 use crate::LaunchError;
 use crate::error::prepare;
 use crate::report::{At, Failed, Step, above_stdio, duplicate};
+use crate::sync::{ChildSync, Stage};
 
 /// What a process gets as 0, 1 and 2. Ignored if its plan says `tty`.
 #[derive(Debug, Clone, Copy)]
@@ -24,10 +25,14 @@ pub struct Stdio<'a> {
 pub(crate) enum PreparedStdio {
     Streams([OwnedFd; 3]),
     Terminal { slave: OwnedFd },
+    /// A terminal that the child opens once it has its devpts.
+    Late,
 }
 
 /// `/dev/null`'s device number: nobody shall come to own it.
 const NULL: (u32, u32) = (1, 3);
+/// Magic number of devpts.
+pub(crate) const DEVPTS_MAGIC: u64 = 0x1cd1;
 /// Group of terminals in a container's devpts.
 const TTY_GID: u32 = 5;
 
@@ -61,9 +66,13 @@ impl PreparedStdio {
 
     pub(crate) fn slave(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Streams(_) => None,
+            Self::Streams(_) | Self::Late => None,
             Self::Terminal { slave } => Some(slave.as_fd()),
         }
+    }
+
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Late)
     }
 
     /// Makes the descriptors 0, 1 and 2, and the terminal the controlling one. Runs in the child,
@@ -76,6 +85,7 @@ impl PreparedStdio {
                 own(slave, uid, Some(TTY_GID));
                 [slave, slave, slave]
             }
+            Self::Late => return Ok(()),
         };
         rustix::stdio::dup2_stdin(stdin).at(Step::Stdio)?;
         rustix::stdio::dup2_stdout(stdout).at(Step::Stdio)?;
@@ -87,6 +97,29 @@ impl PreparedStdio {
         }
         Ok(())
     }
+}
+
+/// Opens a terminal of the container's own devpts, gives its controlling side to the parent, and
+/// makes it the controlling one and 0, 1 and 2. Runs in the child, which leads a session by now.
+pub(crate) fn open_late(
+    root: BorrowedFd<'_>,
+    uid: u32,
+    sync: Option<&ChildSync>,
+) -> Result<OwnedFd, Failed> {
+    let sync = sync.ok_or(Errno::PROTO).at(Step::Terminal)?;
+    let devpts = path::resolve(root, c"/dev/pts").at(Step::Terminal)?;
+    // What the image has there instead gives no terminal.
+    if !mount::has_magic(&devpts, DEVPTS_MAGIC).at(Step::Terminal)? {
+        return Err(Errno::NODEV).at(Step::Terminal);
+    }
+    let pty = tty::open_pty_at(devpts.as_fd()).at(Step::Terminal)?;
+    sync.hand_over(Stage::Terminal, pty.master.as_fd())?;
+    tty::set_controlling(&pty.slave).at(Step::Terminal)?;
+    own(&pty.slave, uid, Some(TTY_GID));
+    rustix::stdio::dup2_stdin(&pty.slave).at(Step::Stdio)?;
+    rustix::stdio::dup2_stdout(&pty.slave).at(Step::Stdio)?;
+    rustix::stdio::dup2_stderr(&pty.slave).at(Step::Stdio)?;
+    Ok(pty.slave)
 }
 
 /// Gives a stream to the user, who may want to open it by `/dev/stdout`. Not all can be given.

@@ -7,9 +7,9 @@
 //!             ◀── stage ───  goes on to the next stage, then reads the report
 //! ```
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use hull_sys::Errno;
+use hull_sys::{Errno, fdpass};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
 };
@@ -24,9 +24,23 @@ use crate::report::{At, Failed, Step, above_stdio};
 pub(crate) enum Stage {
     /// It is in its user namespace, which has no mappings yet.
     Mapped = 1,
+    /// The process in between has made the one that counts: its id and its pidfd. Nobody waits.
+    Born = 2,
+    /// The terminal is open: its controlling side.
+    Terminal = 3,
     /// All mounts and devices are in place; the root is still the host's.
-    BeforePivot = 2,
+    BeforePivot = 4,
 }
+
+/// A stage with what came along.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) stage: Stage,
+    pub(crate) number: u32,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+const MESSAGE: usize = 5;
 
 /// The child's end.
 #[derive(Debug)]
@@ -53,14 +67,37 @@ impl ChildSync {
     /// Says that the stage is reached and waits for the parent to have done its part. Does not
     /// allocate.
     pub(crate) fn wait(&self, stage: Stage) -> Result<(), Failed> {
-        self.exchange(stage).at(Step::Sync)
+        self.tell(stage, 0, &[])
+            .and_then(|()| self.answer(stage))
+            .at(Step::Sync)
     }
 
-    fn exchange(&self, stage: Stage) -> hull_sys::Result<()> {
-        send_byte(&self.0, stage)?;
-        match receive_byte(&self.0)? {
-            Some(byte) if byte == stage as u8 => Ok(()),
-            _ => Err(Errno::CONNRESET),
+    /// As [`ChildSync::wait`], with a descriptor for the parent.
+    pub(crate) fn hand_over(&self, stage: Stage, fd: BorrowedFd<'_>) -> Result<(), Failed> {
+        self.tell(stage, 0, &[fd])
+            .and_then(|()| self.answer(stage))
+            .at(Step::Sync)
+    }
+
+    /// Says that the process that counts is there. Waits for nothing.
+    pub(crate) fn born(&self, pid: u32, pidfd: BorrowedFd<'_>) -> Result<(), Failed> {
+        self.tell(Stage::Born, pid, &[pidfd]).at(Step::Sync)
+    }
+
+    fn tell(&self, stage: Stage, number: u32, fds: &[BorrowedFd<'_>]) -> hull_sys::Result<()> {
+        let [a, b, c, d] = number.to_ne_bytes();
+        fdpass::send(&self.0, &[stage as u8, a, b, c, d], fds).map(drop)
+    }
+
+    fn answer(&self, stage: Stage) -> hull_sys::Result<()> {
+        let mut byte = [0u8; 1];
+        loop {
+            match recv(&self.0, &mut byte[..], RecvFlags::empty()) {
+                Err(Errno::INTR) => {}
+                Ok((1, _)) if byte == [stage as u8] => return Ok(()),
+                Ok(_) => return Err(Errno::CONNRESET),
+                Err(errno) => return Err(errno),
+            }
         }
     }
 }
@@ -72,40 +109,49 @@ impl ParentSync {
     pub(crate) fn serve(
         &self,
         stages: &[Stage],
-        mut on: impl FnMut(Stage) -> Result<(), LaunchError>,
+        mut on: impl FnMut(Message) -> Result<(), LaunchError>,
     ) -> Result<(), LaunchError> {
+        // The new process may be quicker with its next stage than its maker with its news of it.
+        let mut early: Vec<Message> = Vec::new();
         for stage in stages {
-            match receive_byte(&self.0) {
-                Ok(Some(byte)) if byte == *stage as u8 => {}
-                _ => return Ok(()),
+            let known = early.iter().position(|message| message.stage == *stage);
+            let message = match known {
+                Some(index) => early.remove(index),
+                None => loop {
+                    match self.receive() {
+                        Some(message) if message.stage == *stage => break message,
+                        Some(message) => early.push(message),
+                        None => return Ok(()),
+                    }
+                },
+            };
+            on(message)?;
+            if *stage != Stage::Born {
+                // If it is gone meanwhile, its report or its end is found next.
+                let _ = send(&self.0, &[*stage as u8], SendFlags::NOSIGNAL);
             }
-            on(*stage)?;
-            // If it is gone meanwhile, its report or its end is found next.
-            let _ = send_byte(&self.0, *stage);
         }
         Ok(())
     }
-}
 
-fn send_byte(socket: &OwnedFd, stage: Stage) -> hull_sys::Result<()> {
-    loop {
-        match send(socket, &[stage as u8], SendFlags::NOSIGNAL) {
-            Err(Errno::INTR) => {}
-            result => return result.map(drop),
-        }
-    }
-}
-
-/// `None` is the end of the stream.
-fn receive_byte(socket: &OwnedFd) -> hull_sys::Result<Option<u8>> {
-    let mut byte = [0u8; 1];
-    loop {
-        match recv(socket, &mut byte[..], RecvFlags::empty()) {
-            Err(Errno::INTR) => {}
-            Ok((1, _)) => return Ok(byte.first().copied()),
-            Ok(_) => return Ok(None),
-            Err(errno) => return Err(errno),
-        }
+    fn receive(&self) -> Option<Message> {
+        let mut bytes = [0u8; MESSAGE];
+        let mut fds = Vec::new();
+        let count = fdpass::receive(self.0.as_fd(), &mut bytes, &mut fds).ok()?;
+        let [stage, a, b, c, d] = bytes;
+        let stage = [
+            Stage::Mapped,
+            Stage::Born,
+            Stage::Terminal,
+            Stage::BeforePivot,
+        ]
+        .into_iter()
+        .find(|known| *known as u8 == stage && count == MESSAGE)?;
+        Some(Message {
+            stage,
+            number: u32::from_ne_bytes([a, b, c, d]),
+            fds,
+        })
     }
 }
 
@@ -122,13 +168,35 @@ mod tests {
         });
         let mut seen = Vec::new();
         parent
-            .serve(&[Stage::Mapped, Stage::BeforePivot], |stage| {
-                seen.push(stage);
+            .serve(&[Stage::Mapped, Stage::BeforePivot], |message| {
+                seen.push(message.stage);
                 Ok(())
             })
             .expect("served");
         waiter.join().expect("child");
         assert_eq!(seen, [Stage::Mapped, Stage::BeforePivot]);
+    }
+
+    #[test]
+    fn serve_news_of_the_birth_after_the_next_stage_come_first() {
+        let (parent, child) = pair().expect("pair");
+        let null = std::fs::File::open("/dev/null").expect("null");
+        let waiter = std::thread::spawn(move || {
+            child
+                .tell(Stage::BeforePivot, 0, &[])
+                .expect("before the pivot");
+            child.born(7, null.as_fd()).expect("born");
+            child.answer(Stage::BeforePivot).expect("answer");
+        });
+        let mut seen = Vec::new();
+        parent
+            .serve(&[Stage::Born, Stage::BeforePivot], |message| {
+                seen.push((message.stage, message.number, message.fds.len()));
+                Ok(())
+            })
+            .expect("served");
+        waiter.join().expect("child");
+        assert_eq!(seen, [(Stage::Born, 7, 1), (Stage::BeforePivot, 0, 0)]);
     }
 
     #[test]

@@ -167,6 +167,7 @@ impl Sandbox for Container {
             pid: running.first,
             pidfd: first.as_fd(),
             cgroup: running.cgroup.as_ref(),
+            also: hull_sys::clone3::Namespaces::NONE,
         };
         let options = Options {
             die_with_parent: true,

@@ -32,11 +32,19 @@ impl Namespaces {
     pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
     /// User ids.
     pub const USER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// Clocks. A new one counts for children and from the next execve on (Linux 6.1).
+    pub const TIME: Self = Self(0x80);
 
     /// Both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// Those of this set that are not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// Whether every namespace of `other` is in the set.

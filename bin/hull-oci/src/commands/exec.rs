@@ -62,6 +62,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         pid: record.pid,
         pidfd: std::os::fd::AsFd::as_fd(&process),
         cgroup: group.as_ref(),
+        also: record.own_namespaces(),
     };
     let stdio = Stdio {
         stdin: rustix::stdio::stdin(),

@@ -17,6 +17,7 @@ use hull_proto::LaunchPlan;
 use hull_proto::plan::{
     CgroupPlan, DeviceRule, MountKind, MountOptions, PlanDevice, PlanMount, ProcessPlan, RootFs,
 };
+use hull_sys::clone3::Namespaces;
 use hull_sys::pidfd;
 
 const APPLETS: [&str; 36] = [
@@ -220,6 +221,17 @@ impl Running {
         ended.exit.status()
     }
 
+    /// Namespaces of users and of clocks, if they are not the own ones.
+    fn also(&self) -> Namespaces {
+        let kinds = [("user", Namespaces::USER), ("time", Namespaces::TIME)];
+        let of = |pid: &str, name: &str| std::fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
+        let pid = self.0.process.pid.to_string();
+        kinds
+            .iter()
+            .filter(|(name, _)| of(&pid, name) != of("self", name))
+            .fold(Namespaces::NONE, |all, (_, kind)| all.with(*kind))
+    }
+
     pub fn exec(
         &self,
         fixture: &Fixture,
@@ -236,6 +248,7 @@ impl Running {
             pid: self.0.process.pid,
             pidfd: self.0.process.pidfd.as_fd(),
             cgroup: self.0.cgroup.as_ref(),
+            also: self.also(),
         };
         let cache = fixture.dir.join("seccomp");
         let started = exec(

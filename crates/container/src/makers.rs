@@ -1,0 +1,146 @@
+//! Who makes mounts: the parent beforehand, or the child in its namespaces.
+//!
+//! ```text
+//!                       new file systems    binds and root folder
+//! caller's users        parent              parent
+//! own user namespace    child               parent
+//! … of a caller who
+//!   may not mount       child               child, by path
+//! ```
+//!
+//! A file system belongs to the user namespace it is made in: one of the parent's would show the
+//! host's ids inside. A bind prepared by the parent reaches what the container's ids could not.
+
+use std::borrow::Cow;
+use std::os::fd::OwnedFd;
+
+use hull_proto::LaunchPlan;
+use hull_proto::plan::{MountKind, PlanMount, RootFs};
+use hull_sys::cgroup::View;
+use hull_sys::features::Features;
+
+use crate::mounts::PreparedMount;
+use crate::rootfs::PreparedRoot;
+use crate::spaces::Spaces;
+use crate::userns;
+use crate::{Host, LaunchError};
+
+/// Options of a tmpfs that are the mount's and not the file system's.
+const PER_MOUNT: [&str; 8] = [
+    "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec",
+];
+/// Group of terminals in a container's devpts.
+const TTY_GID: u32 = 5;
+
+/// The choice for one launch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Makers<'a> {
+    spaces: &'a Spaces,
+    binds_by_child: bool,
+}
+
+impl<'a> Makers<'a> {
+    pub(crate) fn choose(plan: &LaunchPlan, spaces: &'a Spaces) -> Result<Self, LaunchError> {
+        let Some(user) = &spaces.user else {
+            return Ok(Self {
+                spaces,
+                binds_by_child: false,
+            });
+        };
+        user.check_user(&plan.process.user)?;
+        Ok(Self {
+            spaces,
+            binds_by_child: !userns::can_mount(),
+        })
+    }
+
+    pub(crate) fn root(
+        self,
+        root: &RootFs,
+        features: Features,
+    ) -> Result<PreparedRoot, LaunchError> {
+        match root {
+            RootFs::Directory { path } if self.binds_by_child => PreparedRoot::by_path(path),
+            _ => PreparedRoot::prepare(root, features),
+        }
+    }
+
+    /// The mounts with those file systems left to the child that must be.
+    pub(crate) fn mounts<'m>(self, mounts: &'m [PlanMount]) -> Cow<'m, [PlanMount]> {
+        if self.spaces.user.is_none() {
+            return Cow::Borrowed(mounts);
+        }
+        Cow::Owned(
+            mounts
+                .iter()
+                .map(|mount| self.left_to_child(mount))
+                .collect(),
+        )
+    }
+
+    pub(crate) fn mount(
+        self,
+        mount: &PlanMount,
+        host: &Host,
+        views: &[View],
+        descriptors: &[OwnedFd],
+    ) -> Result<PreparedMount, LaunchError> {
+        match &mount.kind {
+            MountKind::Bind { .. } if self.binds_by_child => {
+                PreparedMount::bind_by_path(mount, host.features)
+            }
+            _ => PreparedMount::prepare(mount, host, views, descriptors),
+        }
+    }
+
+    fn left_to_child(self, mount: &PlanMount) -> PlanMount {
+        let mut mount = mount.clone();
+        match &mount.kind {
+            MountKind::Tmpfs { data } => {
+                let mut own = Vec::new();
+                for option in data.split(',').filter(|option| !option.is_empty()) {
+                    match option {
+                        "ro" => mount.options.read_only = true,
+                        "nosuid" => mount.options.nosuid = true,
+                        "nodev" => mount.options.nodev = true,
+                        "noexec" => mount.options.noexec = true,
+                        other if PER_MOUNT.contains(&other) => {}
+                        other => own.push(other.to_owned()),
+                    }
+                }
+                mount.kind = file_system("tmpfs", own);
+            }
+            MountKind::Devpts => {
+                let mut options = vec![
+                    "newinstance".to_owned(),
+                    "ptmxmode=0666".to_owned(),
+                    "mode=0620".to_owned(),
+                ];
+                let has_tty = self.spaces.user.as_ref();
+                if has_tty
+                    .is_some_and(|user| !user.is_new() || user.outside(0, TTY_GID).1.is_some())
+                {
+                    options.push(format!("gid={TTY_GID}"));
+                }
+                mount.kind = file_system("devpts", options);
+            }
+            // The caller's control groups lie below, and a mount that is read-only says nothing
+            // of those on it (CVE-2023-25809).
+            MountKind::Bind { source, .. }
+                if mount.options.read_only && source.as_path() == std::path::Path::new("/sys") =>
+            {
+                mount.options.recursive_read_only = true;
+            }
+            _ => {}
+        }
+        mount
+    }
+}
+
+fn file_system(kind: &str, data: Vec<String>) -> MountKind {
+    MountKind::Filesystem {
+        kind: kind.to_owned(),
+        source: kind.to_owned(),
+        data,
+    }
+}
