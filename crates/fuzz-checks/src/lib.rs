@@ -3,6 +3,9 @@
 //! A check takes bytes nobody meant well and panics if something is wrong. It touches nothing on
 //! the machine: whatever names a path in the input is put aside before it would be opened.
 
+mod bundle;
+mod harmless;
+mod mounts;
 pub mod mutate;
 mod seccomp;
 
@@ -10,7 +13,12 @@ mod seccomp;
 pub type Check = fn(&[u8]);
 
 /// Each target's name and check.
-pub const TARGETS: [(&str, Check); 1] = [("seccomp", seccomp::check)];
+pub const TARGETS: [(&str, Check); 4] = [
+    ("config", bundle::config),
+    ("process", bundle::process),
+    ("seccomp", seccomp::check),
+    ("mounts", mounts::check),
+];
 
 /// The check of a target.
 #[must_use]
