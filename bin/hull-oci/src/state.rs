@@ -67,6 +67,9 @@ pub(crate) struct Record {
     pub(crate) own_users: bool,
     #[serde(default)]
     pub(crate) own_clocks: bool,
+    /// Id of the mount that is its root, where that lies in the mount namespace of its maker.
+    #[serde(default)]
+    pub(crate) root_mount: Option<u64>,
     /// The first process as planned: what `exec` starts from.
     pub(crate) process: ProcessPlan,
 }
@@ -267,6 +270,14 @@ impl Record {
         // First the handle, then the check: the id cannot come to mean another process between.
         let handle = pidfd::open(pid).ok()?;
         (start_time(self.pid)? == self.start_time).then_some(handle)
+    }
+
+    /// Takes away what a container without a mount namespace of its own left mounted.
+    pub(crate) fn detach_root(&self) {
+        if let Some(id) = self.root_mount {
+            // Gone already, or something else is mounted there by now.
+            let _ = hull_container::detach_root(&self.rootfs, id);
+        }
     }
 
     pub(crate) fn open_cgroup(&self, host: &Host) -> Result<Option<Box<dyn Cgroup>>> {

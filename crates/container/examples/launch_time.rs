@@ -68,6 +68,7 @@ fn main() {
             pidfd: running.0.process.pidfd.as_fd(),
             cgroup: running.0.cgroup.as_ref(),
             also: hull_sys::clone3::Namespaces::NONE,
+            chroot: false,
         };
         let plan = support::process(&["/bin/true"]);
         let cache = fixture.dir.join("seccomp");

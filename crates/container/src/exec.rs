@@ -34,6 +34,8 @@ pub struct ExecTarget<'a> {
     pub cgroup: &'a dyn Cgroup,
     /// Namespaces of its own besides those that every container has: of users, of clocks.
     pub also: Namespaces,
+    /// It has no mount namespace of its own: its root is one by chroot.
+    pub chroot: bool,
 }
 
 /// Namespaces that the child joins; that of process ids is the parent's to choose.
@@ -89,16 +91,17 @@ pub fn exec(
         };
         return exec_between(&from, target.cgroup, &process, &manner, plan);
     }
-    let spaces = JOINED.with(target.also);
+    let goal = Goal {
+        target: target_pidfd,
+        spaces: JOINED.with(target.also),
+        chroot: target.chroot.then(|| above_stdio(root)).transpose()?,
+    };
     let (reports, reporter) = report::pipe()?;
     let cloned = spawn(
         target.cgroup,
         Namespaces::NONE,
-        Some(&target_pidfd),
-        |files| {
-            let failed = run(&process, &target_pidfd, spaces, files, &manner, &reporter);
-            reporter.fail(failed)
-        },
+        Some(&goal.target),
+        |files| reporter.fail(run(&process, &goal, files, &manner, &reporter)),
     )?;
     drop(reporter);
     finish(
@@ -108,6 +111,14 @@ pub fn exec(
         |failed| process.item(failed),
         plan.args.first(),
     )
+}
+
+/// Where a process goes.
+struct Goal {
+    target: OwnedFd,
+    spaces: Namespaces,
+    /// The container's root, where it is not that of its mount namespace.
+    chroot: Option<OwnedFd>,
 }
 
 /// Where a process goes that joins a user namespace.
@@ -210,27 +221,25 @@ fn arrive(
 /// Runs in the child; returns only on failure.
 fn run(
     process: &PreparedProcess,
-    target: &OwnedFd,
-    spaces: Namespaces,
+    goal: &Goal,
     files: &[OwnedFd],
     manner: &Manner<'_>,
     report: &Reporter,
 ) -> Failed {
-    match join(process, target, spaces, files) {
+    match join(process, goal, files) {
         Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
         Err(failed) => failed,
     }
 }
 
-fn join(
-    process: &PreparedProcess,
-    target: &OwnedFd,
-    spaces: Namespaces,
-    files: &[OwnedFd],
-) -> Result<OwnedFd, Failed> {
+fn join(process: &PreparedProcess, goal: &Goal, files: &[OwnedFd]) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
     enter::join_cgroup(files)?;
-    ns::join(target, spaces).at(Step::JoinNamespace)?;
+    ns::join(&goal.target, goal.spaces).at(Step::JoinNamespace)?;
+    if let Some(root) = &goal.chroot {
+        rustix::process::fchdir(root).at(Step::Pivot)?;
+        rustix::process::chroot(c".").at(Step::Pivot)?;
+    }
     enter::session(process)?;
     // Never the container's own /proc, which it may have covered.
     let proc_root = mounts::fresh(c"proc", PROC_ATTRIBUTES).at(Step::Procfs)?;

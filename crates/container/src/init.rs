@@ -37,6 +37,8 @@ pub(crate) struct PreparedInit {
     pub(crate) domain_name: Vec<u8>,
     /// Folder of the host on which the root is attached; none is over the host's root.
     pub(crate) slot: Option<std::ffi::CString>,
+    /// There is no mount namespace of its own: no mount but the root's may be changed.
+    pub(crate) shares_mounts: bool,
     /// The parent does something before the root is changed.
     pub(crate) before_pivot: bool,
 }
@@ -98,7 +100,9 @@ fn file_systems(
     manner: &Manner<'_>,
     sync: Option<&ChildSync>,
 ) -> Result<OwnedFd, Failed> {
-    mount::set_root_propagation(Propagation::Private).at(Step::Propagation)?;
+    if !init.shares_mounts {
+        mount::set_root_propagation(Propagation::Private).at(Step::Propagation)?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Rootfs)?;
     let slot = match &init.slot {
@@ -142,7 +146,12 @@ fn file_systems(
     if let Some(sync) = sync.filter(|_| init.before_pivot) {
         sync.wait(Stage::BeforePivot)?;
     }
-    change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
+    if init.shares_mounts {
+        rustix::process::fchdir(root_fd).at(Step::Pivot)?;
+        rustix::process::chroot(c".").at(Step::Pivot)?;
+    } else {
+        change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
+    }
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
     Ok(proc_root)
 }

@@ -12,6 +12,7 @@ use hull_sys::{Errno, path, pidfd};
 use crate::devices::PreparedDev;
 use crate::enter::Manner;
 use crate::init::{self, PreparedInit};
+use crate::hostmounts::HostMounts;
 use crate::makers::Makers;
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
@@ -56,6 +57,9 @@ pub struct Launched {
     pub process: Started,
     /// Its control group.
     pub cgroup: Box<dyn Cgroup>,
+    /// Id of the mount that is its root, if that lies in the caller's mount namespace: to be
+    /// detached by [`crate::detach_root`] once the container is gone.
+    pub root_mount: Option<u64>,
 }
 
 /// Makes the container of the plan and runs its first process.
@@ -75,10 +79,14 @@ pub fn launch(
     let mut warnings = Vec::new();
     let cgroup = cgroup::create(host, &plan.cgroup, &mut warnings)?;
     match launch_in(host, plan, descriptors, stdio, options, cgroup.as_ref()) {
-        Ok(mut process) => {
+        Ok((mut process, root_mount)) => {
             warnings.append(&mut process.warnings);
             process.warnings = warnings;
-            Ok(Launched { process, cgroup })
+            Ok(Launched {
+                process,
+                cgroup,
+                root_mount,
+            })
         }
         Err(error) => {
             // With a shared pid namespace a child of the child may be left.
@@ -96,10 +104,11 @@ fn launch_in(
     stdio: &Stdio<'_>,
     options: &Options<'_>,
     cgroup: &dyn Cgroup,
-) -> Result<Started, LaunchError> {
+) -> Result<(Started, Option<u64>), LaunchError> {
     let spaces = Spaces::prepare(plan, descriptors)?;
     let makers = Makers::choose(plan, &spaces)?;
     let root = makers.root(&plan.rootfs, host.features)?;
+    let host_mounts = HostMounts::prepare(plan, &root)?;
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
     for mount in makers.mounts(&plan.mounts).iter() {
@@ -162,10 +171,12 @@ fn launch_in(
         sysctls: sysctl::prepare(&plan.sysctls, &plan.namespaces)?,
         host_name: name(&plan.hostname),
         domain_name: name(&plan.domainname),
-        slot: options
-            .before_pivot
-            .and_then(|_| init_slot(&plan.rootfs))
-            .transpose()?,
+        slot: if host_mounts.is_some() || options.before_pivot.is_some() {
+            init_slot(&plan.rootfs).transpose()?
+        } else {
+            None
+        },
+        shares_mounts: host_mounts.is_some(),
         before_pivot: options.before_pivot.is_some(),
     };
     let manner = Manner {
@@ -211,7 +222,7 @@ fn launch_in(
         plan.process.args.first(),
     )?;
     started.warnings.append(&mut served.warnings);
-    Ok(started)
+    Ok((started, host_mounts.map(HostMounts::keep)))
 }
 
 /// Where on the host the root is attached when others look at it before the pivot: they join the

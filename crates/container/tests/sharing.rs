@@ -138,6 +138,7 @@ fn exec_terminal_comes_from_the_container_s_devpts() {
         pidfd: running.0.process.pidfd.as_fd(),
         cgroup: running.0.cgroup.as_ref(),
         also: hull_sys::clone3::Namespaces::NONE,
+        chroot: false,
     };
     let mut plan = process(&["sh", "-c", "tty; echo ok > /dev/tty"]);
     plan.tty = true;

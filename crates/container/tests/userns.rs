@@ -333,3 +333,41 @@ fn given_time_namespace_is_joined() {
     assert_eq!(status, 0, "{text}");
     assert!(text.contains("1000000"), "{text}");
 }
+
+#[test]
+fn no_mount_namespace_root_is_detached_with_a_failure_and_kept_otherwise() {
+    let fixture = Fixture::new();
+    let mut plan = fixture
+        .plan("cat /etc/passwd | head -n 1; test -d /proc/self && readlink /proc/self/ns/mnt");
+    plan.rootfs = RootFs::Directory {
+        path: fixture.lower(),
+    };
+    plan.namespaces.mount = Namespace::Host;
+    let error = fixture.try_run(&plan).expect_err("refused").to_string();
+    assert!(error.contains("masked or read-only"), "{error}");
+    plan.masked_paths.clear();
+    plan.readonly_paths.clear();
+
+    let mounted = || {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
+        table.contains(&fixture.id)
+    };
+    let (running, output) = fixture.start(&plan);
+    let text = output.text();
+    running.wait();
+    let own = std::fs::read_link("/proc/self/ns/mnt").expect("link");
+    assert!(text.starts_with("root:x:0"), "{text}");
+    assert_eq!(text.lines().nth(1), own.to_str());
+    let id = running.0.root_mount.expect("id");
+    assert!(mounted());
+    // Not what somebody else has mounted there.
+    hull_container::detach_root(&fixture.lower(), id + 1000).expect("nothing");
+    assert!(mounted());
+    hull_container::detach_root(&fixture.lower(), id).expect("detached");
+    assert!(!mounted());
+    drop(running);
+
+    plan.process.args = vec!["/no/such".to_owned()];
+    fixture.try_run(&plan).expect_err("no program");
+    assert!(!mounted());
+}

@@ -168,6 +168,7 @@ impl Sandbox for Container {
             pidfd: first.as_fd(),
             cgroup: running.cgroup.as_ref(),
             also: hull_sys::clone3::Namespaces::NONE,
+            chroot: false,
         };
         let options = Options {
             die_with_parent: true,

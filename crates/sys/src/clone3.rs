@@ -53,6 +53,11 @@ impl Namespaces {
         self.0 & other.0 == other.0
     }
 
+    /// From `CLONE_NEW*` bits.
+    pub(crate) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The `CLONE_NEW*` bits.
     #[must_use]
     pub const fn bits(self) -> u64 {

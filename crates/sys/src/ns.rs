@@ -28,6 +28,19 @@ pub fn unshare(namespaces: Namespaces) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_unshare, namespaces.bits()) }).map(drop)
 }
 
+/// Which kind of namespace is behind a descriptor.
+///
+/// # Errors
+/// `ENOTTY` if it is none.
+pub fn kind(fd: impl AsFd) -> Result<Namespaces> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the request takes no argument and returns the CLONE_NEW* bit.
+    let bits = check(unsafe {
+        libc::syscall(libc::SYS_ioctl, fd.as_fd().as_raw_fd(), NS_GET_NSTYPE, 0)
+    })?;
+    Ok(Namespaces::from_bits(bits as u64))
+}
+
 /// Opens a namespace of a process by the name of its file: `net`, `pid`, `ipc`, `uts`, `mnt`…
 /// Allocates.
 ///

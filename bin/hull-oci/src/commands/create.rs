@@ -146,6 +146,7 @@ fn launch_in(
         pid,
         // A program that has ended by now has no time; nothing else has time 0 either.
         start_time: start_time(pid).unwrap_or(0),
+        root_mount: launched.root_mount,
         ..planned
     };
     let recorded = entry
@@ -159,6 +160,7 @@ fn launch_in(
         let _ = launched.cgroup.kill_all();
         let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
         launched.cgroup.abandon();
+        known.detach_root();
         return Err(error);
     }
     Ok(launched)
@@ -200,6 +202,7 @@ fn record(args: &Create, translated: &Translated) -> Result<Record> {
         systemd: translated.plan.cgroup.systemd.clone(),
         own_users: translated.plan.namespaces.user != Namespace::Host,
         own_clocks: translated.plan.namespaces.time != Namespace::Host,
+        root_mount: None,
         process: translated.plan.process.clone(),
     })
 }

@@ -41,6 +41,7 @@ pub(crate) fn delete(args: &Delete, store: &Store) -> Result<()> {
     }
     remove_group(&record, &host, status)?;
     wait_for_end(&record)?;
+    record.detach_root();
     entry.remove()?;
     Ok(())
 }

@@ -63,6 +63,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         pidfd: std::os::fd::AsFd::as_fd(&process),
         cgroup: group.as_ref(),
         also: record.own_namespaces(),
+        chroot: record.root_mount.is_some(),
     };
     let stdio = Stdio {
         stdin: rustix::stdio::stdin(),

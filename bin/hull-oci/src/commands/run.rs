@@ -37,6 +37,9 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
         if let Err(error) = made.launched.cgroup.remove() {
             log.warn(&error.to_string());
         }
+        if made.launched.root_mount.is_some() {
+            store.open(&args.create.id)?.1.detach_root();
+        }
         made.entry.remove()?;
     }
     status.map(exit_code)

@@ -1,14 +1,13 @@
 //! `linux` of config.json.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
 use hull_proto::LaunchPlan;
-use hull_proto::plan::{Namespace, Namespaces, PlanDevice, SeccompPlan};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType};
+use hull_proto::plan::{PlanDevice, SeccompPlan};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
-use super::{absolute, device_rules, resources, unsupported};
+use super::{absolute, device_rules, namespaces, resources, unsupported};
 
 /// Devices that every container has: path, major, minor.
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -29,7 +28,7 @@ pub(crate) fn translate(
     warnings: &mut Vec<String>,
 ) -> Result<()> {
     refuse_unsupported(linux)?;
-    plan.namespaces = namespaces(linux, fds)?;
+    namespaces::translate(linux, plan, fds)?;
     plan.sysctls = linux
         .sysctl()
         .iter()
@@ -49,20 +48,8 @@ pub(crate) fn translate(
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
     let filled = |present: Option<bool>| present.unwrap_or(false);
     unsupported(
-        "linux.uidMappings",
-        filled(linux.uid_mappings().as_ref().map(|list| !list.is_empty())),
-    )?;
-    unsupported(
-        "linux.gidMappings",
-        filled(linux.gid_mappings().as_ref().map(|list| !list.is_empty())),
-    )?;
-    unsupported(
         "linux.netDevices",
         filled(linux.net_devices().as_ref().map(|map| !map.is_empty())),
-    )?;
-    unsupported(
-        "linux.timeOffsets",
-        filled(linux.time_offsets().as_ref().map(|map| !map.is_empty())),
     )?;
     unsupported(
         "linux.mountLabel",
@@ -78,65 +65,6 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
             "config.json: linux.rootfsPropagation {other:?} is not supported, \"rprivate\" is"
         ),
     }
-}
-
-fn namespaces(linux: &Linux, fds: &mut Vec<OwnedFd>) -> Result<Namespaces> {
-    let mut result = Namespaces {
-        pid: Namespace::Host,
-        ipc: Namespace::Host,
-        uts: Namespace::Host,
-        net: Namespace::Host,
-        cgroup: Namespace::Host,
-        ..Namespaces::default()
-    };
-    let mut has_mount = false;
-    let mut seen = Vec::new();
-    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
-        let field = format!("linux.namespaces[{index}]");
-        let kind = namespace.typ();
-        if seen.contains(&kind) {
-            bail!("config.json: {field}: {kind} is there twice");
-        }
-        seen.push(kind);
-        let path = namespace
-            .path()
-            .as_ref()
-            .filter(|path| !path.as_os_str().is_empty());
-        let slot = match kind {
-            LinuxNamespaceType::Pid => &mut result.pid,
-            LinuxNamespaceType::Ipc => &mut result.ipc,
-            LinuxNamespaceType::Uts => &mut result.uts,
-            LinuxNamespaceType::Network => &mut result.net,
-            LinuxNamespaceType::Cgroup => &mut result.cgroup,
-            LinuxNamespaceType::Mount => {
-                if path.is_some() {
-                    bail!("config.json: {field}.path: joining a mount namespace is not supported");
-                }
-                has_mount = true;
-                continue;
-            }
-            LinuxNamespaceType::User | LinuxNamespaceType::Time => {
-                bail!("config.json: {field}: a {kind} namespace is not supported");
-            }
-        };
-        *slot = match path {
-            None => Namespace::New,
-            Some(path) => {
-                absolute(&format!("{field}.path"), path)?;
-                let file = File::open(path).with_context(|| {
-                    format!("config.json: {field}.path: cannot open {}", path.display())
-                })?;
-                fds.push(OwnedFd::from(file));
-                Namespace::Fd(fds.len() - 1)
-            }
-        };
-    }
-    if !has_mount {
-        bail!(
-            "config.json: linux.namespaces: a container without a mount namespace of its own is not supported"
-        );
-    }
-    Ok(result)
 }
 
 /// The specification's devices, and the default ones it does not replace.

@@ -7,6 +7,7 @@ mod device_rules;
 mod limit_error;
 mod linux;
 mod mounts;
+mod namespaces;
 mod process;
 mod resources;
 

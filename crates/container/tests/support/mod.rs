@@ -249,6 +249,7 @@ impl Running {
             pidfd: self.0.process.pidfd.as_fd(),
             cgroup: self.0.cgroup.as_ref(),
             also: self.also(),
+            chroot: false,
         };
         let cache = fixture.dir.join("seccomp");
         let started = exec(
