@@ -13,6 +13,7 @@ use crate::devices::PreparedDev;
 use crate::enter::Manner;
 use crate::init::{self, PreparedInit};
 use crate::hostmounts::HostMounts;
+use crate::idmap::IdMaps;
 use crate::makers::Makers;
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
@@ -111,8 +112,9 @@ fn launch_in(
     let host_mounts = HostMounts::prepare(plan, &root)?;
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
+    let mut idmaps = IdMaps::default();
     for mount in makers.mounts(&plan.mounts).iter() {
-        mounts.push(makers.mount(mount, host, &views, descriptors)?);
+        mounts.push(makers.mount(mount, host, &views, descriptors, &mut idmaps)?);
     }
     let (stdio, terminal) = if plan.process.tty && spaces.user.is_some() {
         (PreparedStdio::Late, None)

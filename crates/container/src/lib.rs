@@ -18,6 +18,7 @@ mod error;
 mod exec;
 mod host;
 mod hostmounts;
+mod idmap;
 mod init;
 mod launch;
 mod makers;

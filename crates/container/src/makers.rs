@@ -19,6 +19,7 @@ use hull_proto::plan::{MountKind, PlanMount, RootFs};
 use hull_sys::cgroup::View;
 use hull_sys::features::Features;
 
+use crate::idmap::IdMaps;
 use crate::mounts::PreparedMount;
 use crate::rootfs::PreparedRoot;
 use crate::spaces::Spaces;
@@ -84,13 +85,28 @@ impl<'a> Makers<'a> {
         host: &Host,
         views: &[View],
         descriptors: &[OwnedFd],
+        idmaps: &mut IdMaps,
     ) -> Result<PreparedMount, LaunchError> {
-        match &mount.kind {
+        let prepared = match &mount.kind {
             MountKind::Bind { .. } if self.binds_by_child => {
-                PreparedMount::bind_by_path(mount, host.features)
+                return PreparedMount::bind_by_path(mount, host.features);
             }
-            _ => PreparedMount::prepare(mount, host, views, descriptors),
+            _ => PreparedMount::prepare(mount, host, views, descriptors)?,
+        };
+        if let Some(idmap) = &mount.options.idmap {
+            let is_bind = matches!(
+                mount.kind,
+                MountKind::Bind { .. } | MountKind::Descriptor { .. }
+            );
+            let tree = prepared.tree().filter(|_| is_bind).ok_or_else(|| {
+                let target = &mount.target;
+                LaunchError::Plan(format!(
+                    "the mount at {target}: ids are mapped in bind mounts alone"
+                ))
+            })?;
+            idmaps.apply(tree, mount, idmap, self.spaces, host.features)?;
         }
+        Ok(prepared)
     }
 
     fn left_to_child(self, mount: &PlanMount) -> PlanMount {

@@ -245,6 +245,14 @@ impl PreparedMount {
         })
     }
 
+    /// The detached tree, if the parent has made one.
+    pub(crate) fn tree(&self) -> Option<BorrowedFd<'_>> {
+        match &self.source {
+            Source::Detached(tree) => Some(tree.as_fd()),
+            _ => None,
+        }
+    }
+
     /// A read-only bind of one file.
     pub(crate) fn file(
         source: &std::path::Path,

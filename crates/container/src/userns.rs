@@ -8,7 +8,7 @@
 //! ```
 
 use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
 use hull_proto::oci::{IdMap, IdMappings};
@@ -76,6 +76,14 @@ impl UserNamespace {
             opens_up: !rustix::process::geteuid().is_root(),
             root,
         }))
+    }
+
+    /// The given namespace, or the mappings of the new one.
+    pub(crate) fn source(&self) -> Result<BorrowedFd<'_>, &IdMappings> {
+        match &self.given {
+            Some(given) => Ok(given.as_fd()),
+            None => Err(&self.mappings),
+        }
     }
 
     /// Whether it is to be made.
@@ -221,7 +229,7 @@ pub(crate) fn become_root(
 pub(crate) fn can_mount() -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(c"/", flags, Mode::empty())
-        .and_then(|root| mount::clone_tree(std::os::fd::AsFd::as_fd(&root), c"", false))
+        .and_then(|root| mount::clone_tree(root.as_fd(), c"", false))
         .is_ok()
 }
 
