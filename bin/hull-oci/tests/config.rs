@@ -341,7 +341,7 @@ fn spec_template_is_accepted_by_both_runtimes() {
 fn features_and_log_are_for_programs() {
     let runtime = Runtime::ours();
     let features: Value = serde_json::from_str(&runtime.ok(&["features"])).expect("json");
-    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
     assert!(
         features["linux"]["seccomp"]["actions"]
             .as_array()

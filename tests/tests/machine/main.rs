@@ -4,3 +4,4 @@ mod kit;
 mod pure_v2;
 mod rootless;
 mod systemd;
+mod systemd_cgroups;

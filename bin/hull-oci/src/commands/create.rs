@@ -69,7 +69,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     }
     let mut host = Host::detect()?;
     let entry = store.create(&args.id)?;
-    let unit = match systemd::start(&args.id, &mut translated.plan.cgroup, &host) {
+    let unit = match start_unit(args, &mut translated, &entry, &host) {
         Ok(unit) => unit,
         Err(error) => {
             let _ = entry.remove();
@@ -93,6 +93,20 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
             Err(error)
         }
     }
+}
+
+/// Lets systemd make the group, where it is to. The record comes first: systemd may keep a unit
+/// whose maker was killed meanwhile, and `delete --force` then stops it.
+fn start_unit(
+    args: &Create,
+    translated: &mut Translated,
+    entry: &Entry,
+    host: &Host,
+) -> Result<Option<systemd::Started>> {
+    if translated.plan.cgroup.systemd.is_some() {
+        entry.write(&record(args, translated)?)?;
+    }
+    systemd::start(&args.id, &mut translated.plan.cgroup, host)
 }
 
 fn launch_in(

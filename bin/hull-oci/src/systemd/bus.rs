@@ -13,6 +13,9 @@ use super::value::{Reader, Value, Writer, signature_of};
 
 /// How long an answer may take, as in runc.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long, and how often, a program is called that should answer at once.
+const PING_PAUSE: Duration = Duration::from_millis(100);
+const PINGS: u32 = 100;
 /// Largest message taken; systemd's are small.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 /// Longest line while authenticating.
@@ -196,7 +199,19 @@ impl Bus {
     pub(crate) fn connect_peer(path: &str) -> Result<Self> {
         let stream =
             UnixStream::connect(path).with_context(|| format!("cannot connect to {path}"))?;
-        Self::authenticated(stream)
+        let mut bus = Self::authenticated(stream)?;
+        // systemd reads what follows the last line of authenticating along with it, and then
+        // looks at it only once more has come: it is called until it answers.
+        bus.stream.set_read_timeout(Some(PING_PAUSE))?;
+        let answered = (0..PINGS).any(|_| {
+            let ping = Message::call("", "/", "org.freedesktop.DBus.Peer", "Ping");
+            bus.send(ping).is_ok() && bus.receive().is_ok()
+        });
+        if !answered {
+            bail!("{path} does not answer");
+        }
+        bus.stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(bus)
     }
 
     /// Over a stream on which both know each other.

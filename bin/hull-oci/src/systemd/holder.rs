@@ -1,47 +1,36 @@
 //! The process that holds a scope until the container's own is in it.
 
-use std::os::fd::OwnedFd;
-
 use anyhow::{Context as _, Result};
 use hull_sys::clone3::{Clone3, Cloned, Namespaces, clone3};
-use hull_sys::{pidfd, proc};
+use hull_sys::{Errno, pidfd};
+use rustix::event::{PollFd, PollFlags, poll};
 
 const SIGKILL: i32 = 9;
 
-/// It ends when this is dropped, or with the caller.
+/// It ends when this is dropped, or when the caller ends.
 #[derive(Debug)]
-pub(crate) struct Holder {
-    child: Cloned,
-    /// The end that is read by the child is closed with the caller, too.
-    _alive: OwnedFd,
-}
+pub(crate) struct Holder(Cloned);
 
 impl Holder {
     pub(crate) fn start() -> Result<Self> {
         let fail = "cannot make the process that holds the scope";
-        let (read, alive) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context(fail)?;
+        // Unlike a signal on the parent's death it cannot come before somebody waits for it.
+        let caller = pidfd::open(rustix::process::getpid()).context(fail)?;
         let args = Clone3 {
             namespaces: Namespaces::NONE,
             cgroup: None,
             sibling: false,
         };
         let child = clone3(&args, || {
-            let _ = proc::set_parent_death_signal(SIGKILL);
-            // The copy of the writing end keeps the pipe open: only a signal ends this.
-            let mut byte = [0u8; 1];
-            while rustix::io::read(&read, &mut byte).is_err() {}
+            while poll(&mut [PollFd::new(&caller, PollFlags::IN)], None) == Err(Errno::INTR) {}
             0
         })
         .context(fail)?;
-        Ok(Self {
-            child,
-            _alive: alive,
-        })
+        Ok(Self(child))
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.pid.as_raw_nonzero().get().unsigned_abs()
+        self.0.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     /// The group it was put in: of the v2 tree, or of systemd's own hierarchy.
@@ -65,8 +54,8 @@ fn path(text: &str) -> Option<String> {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        let _ = pidfd::send_signal(&self.child.pidfd, SIGKILL);
-        let _ = pidfd::wait(&self.child.pidfd, true);
+        let _ = pidfd::send_signal(&self.0.pidfd, SIGKILL);
+        let _ = pidfd::wait(&self.0.pidfd, true);
     }
 }
 

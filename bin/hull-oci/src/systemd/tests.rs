@@ -356,19 +356,25 @@ fn stop_and_update_through_systemds_own_socket() {
     let tree = Tree::new("peer");
     let private = dir.path().join("private");
     let listener = UnixListener::bind(&private).expect("listen");
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let server = std::thread::spawn(move || {
+    let calls = Calls::default();
+    let seen = Arc::clone(&calls);
+    let units = tree.dir.clone();
+    std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("accept");
         greet(&mut stream);
-        sender.send(Bus::over(stream)).expect("send");
+        let fake = Fake {
+            bus: Bus::over(stream),
+            calls: seen,
+            tree: units,
+            failed: Vec::new(),
+        };
+        fake.serve();
     });
     let address = Address {
         bus: format!("unix:path={}/none", dir.path().display()),
         private: private.display().to_string(),
     };
     let mut systemd = Systemd::connect(&address).expect("connect");
-    server.join().expect("server");
-    let calls = serve(receiver.recv().expect("bus"), &tree, &[]);
     assert_eq!(systemd.version().expect("version"), 252);
     systemd.stop("x.scope").expect("stop");
     systemd.stop("gone.scope").expect("gone is stopped");

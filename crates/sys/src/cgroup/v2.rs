@@ -85,7 +85,10 @@ impl Group {
             match self.dir.read("cgroup.events") {
                 Ok(text) if value(&text, key) == Some(wanted) => return Ok(()),
                 Ok(_) => {}
-                Err(error) if error.errno() == Some(Errno::NODEV) => return Ok(()),
+                // Gone: systemd removes the groups of units that have ended.
+                Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NOENT)) => {
+                    return Ok(());
+                }
                 Err(error) => return Err(error),
             }
             if start.elapsed() > PATIENCE {
@@ -180,7 +183,12 @@ impl Cgroup for Group {
 
     fn kill_all(&self) -> CgroupResult<()> {
         if self.features.has(Feature::CgroupKill) && self.dir.has("cgroup.kill") {
-            self.dir.write("cgroup.kill", "1")?;
+            match self.dir.write("cgroup.kill", "1") {
+                Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NOENT)) => {
+                    return Ok(());
+                }
+                result => result?,
+            }
             return self.await_event("populated", 0, "end");
         }
         let start = Instant::now();
