@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use hull_proto::plan::{AccessTime, MountKind, MountOptions, PlanMount};
 use oci_spec::runtime::Mount;
 
-use super::{absolute, unsupported};
+use super::{absolute, namespaces};
 
 /// Options of a devpts: those every container gets, and the only ones the plan has.
 const DEVPTS_OPTIONS: [&str; 4] = ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
@@ -25,17 +25,12 @@ const NO_CHANGE: [&str; 7] = [
 /// Translates one mount.
 pub(crate) fn translate(mount: &Mount, index: usize, bundle: &Path) -> Result<PlanMount> {
     let field = format!("mounts[{index}]");
-    unsupported(
-        &format!("{field}.uidMappings"),
-        mount.uid_mappings().is_some(),
-    )?;
-    unsupported(
-        &format!("{field}.gidMappings"),
-        mount.gid_mappings().is_some(),
-    )?;
     let target = absolute(&format!("{field}.destination"), mount.destination())?;
 
-    let mut options = MountOptions::default();
+    let mut options = MountOptions {
+        idmap: namespaces::mount_idmap(mount, &field)?,
+        ..MountOptions::default()
+    };
     let mut bind = None;
     let mut data = Vec::new();
     for option in mount.options().iter().flatten() {
@@ -57,6 +52,7 @@ pub(crate) fn translate(mount: &Mount, index: usize, bundle: &Path) -> Result<Pl
             "relatime" | "norelatime" | "nostrictatime" | "atime" => {
                 options.access_time = AccessTime::Relative;
             }
+            "idmap" | "ridmap" => {}
             "bind" => bind = Some(false),
             "rbind" => bind = Some(true),
             "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared" => {
@@ -122,6 +118,9 @@ pub(crate) fn translate(mount: &Mount, index: usize, bundle: &Path) -> Result<Pl
     }
     if options.access_time != AccessTime::Relative && matches!(kind, MountKind::Bind { .. }) {
         bail!("config.json: {field}.options: access times are those of the source in a bind mount");
+    }
+    if options.idmap.is_some() && !matches!(kind, MountKind::Bind { .. }) {
+        bail!("config.json: {field}: ids are mapped in bind mounts alone");
     }
     if let Some(option) = data.first() {
         bail!("config.json: {field}.options: {option:?} is not supported");

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use hull_proto::LaunchPlan;
-use hull_proto::oci::{Clock, IdMap, IdMappings, TimeOffset};
+use hull_proto::oci::{Clock, IdMap, IdMappings, MountIdMap, TimeOffset};
 use hull_proto::plan::{Namespace, Namespaces};
 use hull_sys::clone3::Namespaces as Kinds;
 use hull_sys::ns;
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount};
 
 use super::absolute;
 
@@ -161,6 +161,39 @@ pub(crate) fn mappings(
     }
 }
 
+/// How a mount maps ids: by its lists, or as the container does.
+pub(crate) fn mount_idmap(mount: &Mount, field: &str) -> Result<Option<MountIdMap>> {
+    let mut option = None;
+    for text in mount.options().iter().flatten() {
+        match text.as_str() {
+            "idmap" => option = Some(false),
+            "ridmap" => option = Some(true),
+            _ => {}
+        }
+    }
+    let mappings = mappings(
+        mount.uid_mappings().as_deref(),
+        mount.gid_mappings().as_deref(),
+    );
+    let mappings = match (mappings.uids.is_empty(), mappings.gids.is_empty()) {
+        (true, true) => None,
+        (false, false) => Some(mappings),
+        (true, false) => {
+            bail!("config.json: {field}.uidMappings: needed together with gidMappings")
+        }
+        (false, true) => {
+            bail!("config.json: {field}.gidMappings: needed together with uidMappings")
+        }
+    };
+    if option.is_none() && mappings.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(MountIdMap {
+        mappings,
+        recursive: option.unwrap_or(false),
+    }))
+}
+
 fn clocks(linux: &Linux, plan: &mut LaunchPlan) -> Result<()> {
     const NANOSECONDS: u32 = 1_000_000_000;
     let Some(offsets) = linux.time_offsets().as_ref().filter(|map| !map.is_empty()) else {
@@ -233,9 +266,33 @@ mod tests {
 
     #[test]
     fn translate_own_user_namespace_by_path_is_shared() {
-        let json = r#"{"namespaces":[{"type":"mount"},{"type":"user","path":"/proc/self/ns/user"}]}"#;
+        let json =
+            r#"{"namespaces":[{"type":"mount"},{"type":"user","path":"/proc/self/ns/user"}]}"#;
         let (plan, fds) = translated(json).expect("translated");
         assert_eq!((plan.namespaces.user, fds), (Namespace::Host, 0));
+    }
+
+    #[test]
+    fn mount_idmap_option_and_lists() {
+        let map = |json: &str| {
+            let mount: Mount = serde_json::from_str(json).expect("json");
+            mount_idmap(&mount, "mounts[0]")
+        };
+        let list = r#"[{"containerID":0,"hostID":5,"size":1}]"#;
+        let none = map(r#"{"destination":"/x","options":["bind"]}"#).expect("none");
+        assert_eq!(none, None);
+        let container = map(r#"{"destination":"/x","options":["ridmap"]}"#).expect("some");
+        let expected = MountIdMap {
+            mappings: None,
+            recursive: true,
+        };
+        assert_eq!(container, Some(expected));
+        let own = format!(r#"{{"destination":"/x","uidMappings":{list},"gidMappings":{list}}}"#);
+        let own = map(&own).expect("some").expect("some");
+        assert!(!own.recursive && own.mappings.is_some_and(|maps| maps.uids.len() == 1));
+        let half = format!(r#"{{"destination":"/x","uidMappings":{list}}}"#);
+        let error = map(&half).expect_err("half").to_string();
+        assert!(error.contains("mounts[0].gidMappings"), "{error}");
     }
 
     #[test]
