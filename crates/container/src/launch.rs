@@ -11,9 +11,9 @@ use hull_sys::{Errno, path, pidfd};
 
 use crate::devices::PreparedDev;
 use crate::enter::Manner;
-use crate::init::{self, PreparedInit};
 use crate::hostmounts::HostMounts;
 use crate::idmap::IdMaps;
+use crate::init::{self, PreparedInit};
 use crate::makers::Makers;
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
@@ -107,13 +107,14 @@ fn launch_in(
     cgroup: &dyn Cgroup,
 ) -> Result<(Started, Option<u64>), LaunchError> {
     let spaces = Spaces::prepare(plan, descriptors)?;
-    let makers = Makers::choose(plan, &spaces)?;
+    let makers = Makers::choose(plan, &spaces, host.hierarchies.is_v2())?;
+    let binds_by_child = makers.binds_by_child();
     let root = makers.root(&plan.rootfs, host.features)?;
     let host_mounts = HostMounts::prepare(plan, &root)?;
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
     let mut idmaps = IdMaps::default();
-    for mount in makers.mounts(&plan.mounts).iter() {
+    for mount in makers.mounts(&plan.mounts, &views).iter() {
         mounts.push(makers.mount(mount, host, &views, descriptors, &mut idmaps)?);
     }
     let (stdio, terminal) = if plan.process.tty && spaces.user.is_some() {
@@ -169,7 +170,7 @@ fn launch_in(
         read_only_root: plan.readonly_rootfs,
         dev: PreparedDev::prepare(&plan.devices, &plan.mounts)?,
         mounts,
-        paths: PreparedPaths::prepare(masked, &plan.readonly_paths)?,
+        paths: PreparedPaths::prepare(masked, &plan.readonly_paths, binds_by_child)?,
         sysctls: sysctl::prepare(&plan.sysctls, &plan.namespaces)?,
         host_name: name(&plan.hostname),
         domain_name: name(&plan.domainname),

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::os::fd::OwnedFd;
 
 use hull_proto::LaunchPlan;
-use hull_proto::plan::{MountKind, PlanMount, RootFs};
+use hull_proto::plan::{MountKind, Namespace, PlanMount, RootFs};
 use hull_sys::cgroup::View;
 use hull_sys::features::Features;
 
@@ -38,21 +38,38 @@ const TTY_GID: u32 = 5;
 pub(crate) struct Makers<'a> {
     spaces: &'a Spaces,
     binds_by_child: bool,
+    is_v2: bool,
+    /// The control group namespace is the caller's.
+    shares_groups: bool,
 }
 
 impl<'a> Makers<'a> {
-    pub(crate) fn choose(plan: &LaunchPlan, spaces: &'a Spaces) -> Result<Self, LaunchError> {
+    pub(crate) fn choose(
+        plan: &LaunchPlan,
+        spaces: &'a Spaces,
+        is_v2: bool,
+    ) -> Result<Self, LaunchError> {
+        let shares_groups = plan.namespaces.cgroup == Namespace::Host;
         let Some(user) = &spaces.user else {
             return Ok(Self {
                 spaces,
                 binds_by_child: false,
+                is_v2,
+                shares_groups,
             });
         };
         user.check_user(&plan.process.user)?;
         Ok(Self {
             spaces,
             binds_by_child: !userns::can_mount(),
+            is_v2,
+            shares_groups,
         })
+    }
+
+    /// Whether the parent may not mount at all.
+    pub(crate) fn binds_by_child(self) -> bool {
+        self.binds_by_child
     }
 
     pub(crate) fn root(
@@ -67,14 +84,18 @@ impl<'a> Makers<'a> {
     }
 
     /// The mounts with those file systems left to the child that must be.
-    pub(crate) fn mounts<'m>(self, mounts: &'m [PlanMount]) -> Cow<'m, [PlanMount]> {
+    pub(crate) fn mounts<'m>(
+        self,
+        mounts: &'m [PlanMount],
+        views: &[View],
+    ) -> Cow<'m, [PlanMount]> {
         if self.spaces.user.is_none() {
             return Cow::Borrowed(mounts);
         }
         Cow::Owned(
             mounts
                 .iter()
-                .map(|mount| self.left_to_child(mount))
+                .map(|mount| self.left_to_child(mount, views))
                 .collect(),
         )
     }
@@ -109,7 +130,7 @@ impl<'a> Makers<'a> {
         Ok(prepared)
     }
 
-    fn left_to_child(self, mount: &PlanMount) -> PlanMount {
+    fn left_to_child(self, mount: &PlanMount, views: &[View]) -> PlanMount {
         let mut mount = mount.clone();
         match &mount.kind {
             MountKind::Tmpfs { data } => {
@@ -139,6 +160,21 @@ impl<'a> Makers<'a> {
                     options.push(format!("gid={TTY_GID}"));
                 }
                 mount.kind = file_system("devpts", options);
+            }
+            // The tree can be mounted from a control group namespace of the container's own alone.
+            // Who may not mount has no group to show in its place, and on v1 none at all: what the
+            // host has below /sys is hidden (CVE-2023-25809).
+            MountKind::Cgroup if self.binds_by_child && (!self.is_v2 || self.shares_groups) => {
+                mount.options.read_only = true;
+                mount.kind = file_system("tmpfs", vec!["mode=755".to_owned()]);
+            }
+            MountKind::Cgroup if self.is_v2 && self.shares_groups => {
+                if let Some(view) = views.first() {
+                    mount.kind = MountKind::Bind {
+                        source: view.path.clone(),
+                        recursive: false,
+                    };
+                }
             }
             // The caller's control groups lie below, and a mount that is read-only says nothing
             // of those on it (CVE-2023-25809).

@@ -19,12 +19,15 @@ pub(crate) struct PreparedPaths {
     read_only: Vec<Target>,
     /// One empty folder hides them all; none if there is nothing to hide.
     empty: Option<OwnedFd>,
+    /// The child makes it, since the parent may not mount.
+    empty_by_child: bool,
 }
 
 impl PreparedPaths {
     pub(crate) fn prepare(
         masked: impl Iterator<Item = String>,
         read_only: &[String],
+        by_child: bool,
     ) -> Result<Self, LaunchError> {
         let masked = masked
             .map(|path| Target::new(&path))
@@ -33,12 +36,13 @@ impl PreparedPaths {
             .iter()
             .map(|path| Target::new(path))
             .collect::<Result<Vec<_>, _>>()?;
-        let empty = if masked.is_empty() {
+        let empty = if masked.is_empty() || by_child {
             None
         } else {
-            Some(empty_dir()?)
+            Some(empty_dir().map_err(prepare("make an empty folder"))?)
         };
         Ok(Self {
+            empty_by_child: by_child && !masked.is_empty(),
             masked,
             read_only,
             empty,
@@ -52,40 +56,46 @@ impl PreparedPaths {
         }
         let mut null = None;
         let mut empty_attached = false;
+        let made = if self.empty_by_child {
+            Some(empty_dir().at(Step::Masked)?)
+        } else {
+            None
+        };
+        let empty = self.empty.as_ref().or(made.as_ref());
         for (index, target) in self.masked.iter().enumerate() {
-            self.hide(target, root, &mut null, &mut empty_attached)
+            hide(target, root, empty, &mut null, &mut empty_attached)
                 .at_index(Step::Masked, index)?;
         }
         Ok(())
     }
+}
 
-    fn hide(
-        &self,
-        target: &Target,
-        root: BorrowedFd<'_>,
-        null: &mut Option<OwnedFd>,
-        empty_attached: &mut bool,
-    ) -> hull_sys::Result<()> {
-        let Some(found) = existing(target, root)? else {
+fn hide(
+    target: &Target,
+    root: BorrowedFd<'_>,
+    empty: Option<&OwnedFd>,
+    null: &mut Option<OwnedFd>,
+    empty_attached: &mut bool,
+) -> hull_sys::Result<()> {
+    let Some(found) = existing(target, root)? else {
+        return Ok(());
+    };
+    if path::is_dir(&found)? {
+        let Some(empty) = empty else {
             return Ok(());
         };
-        if path::is_dir(&found)? {
-            let Some(empty) = &self.empty else {
-                return Ok(());
-            };
-            if !*empty_attached {
-                *empty_attached = true;
-                return mount::attach(empty, found);
-            }
-            return mount::attach(mount::clone_tree(empty.as_fd(), c"", false)?, found);
+        if !*empty_attached {
+            *empty_attached = true;
+            return mount::attach(empty, found);
         }
-        if null.is_none() {
-            *null = Some(open_null()?);
-        }
-        match null {
-            Some(null) => mount::attach(mount::clone_tree(null.as_fd(), c"", false)?, found),
-            None => Err(Errno::NODEV),
-        }
+        return mount::attach(mount::clone_tree(empty.as_fd(), c"", false)?, found);
+    }
+    if null.is_none() {
+        *null = Some(open_null()?);
+    }
+    match null {
+        Some(null) => mount::attach(mount::clone_tree(null.as_fd(), c"", false)?, found),
+        None => Err(Errno::NODEV),
     }
 }
 
@@ -120,14 +130,14 @@ fn open_null() -> hull_sys::Result<OwnedFd> {
     if is_null { Ok(null) } else { Err(Errno::NODEV) }
 }
 
-fn empty_dir() -> Result<OwnedFd, LaunchError> {
-    let fail = || prepare("make an empty folder");
-    let fs = FsContext::open(c"tmpfs").map_err(fail())?;
-    fs.string(c"mode", c"0755").map_err(fail())?;
-    fs.string(c"size", c"4096").map_err(fail())?;
+/// Runs in the parent or, where that may not mount, in the child.
+fn empty_dir() -> hull_sys::Result<OwnedFd> {
+    let fs = FsContext::open(c"tmpfs")?;
+    fs.string(c"mode", c"0755")?;
+    fs.string(c"size", c"4096")?;
     let attributes = Attr::MOUNT_ATTR_RDONLY
         | Attr::MOUNT_ATTR_NOSUID
         | Attr::MOUNT_ATTR_NODEV
         | Attr::MOUNT_ATTR_NOEXEC;
-    fs.mount(attributes).map_err(fail())
+    fs.mount(attributes)
 }
