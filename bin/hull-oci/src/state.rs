@@ -18,9 +18,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use hull_container::Host;
-use hull_proto::oci::SystemdUnit;
+use hull_model::Resources;
+use hull_proto::oci::{CgroupExtra, SystemdUnit};
 use hull_proto::plan::ProcessPlan;
-use hull_sys::cgroup::{Cgroup, Hierarchies};
+use hull_sys::cgroup::{self, Cgroup, Hierarchies};
 use hull_sys::clone3::Namespaces;
 use hull_sys::pidfd;
 use rustix::fs::{Mode, OFlags};
@@ -57,7 +58,7 @@ pub(crate) struct Record {
     /// From the bundle.
     #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
-    /// Control group, below the root of each hierarchy.
+    /// Control group, below the root of each hierarchy; empty is none.
     pub(crate) cgroup: String,
     /// The unit of systemd that it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -281,6 +282,10 @@ impl Record {
     }
 
     pub(crate) fn open_cgroup(&self, host: &Host) -> Result<Option<Box<dyn Cgroup>>> {
+        if self.cgroup.is_empty() {
+            // Its maker could make none.
+            return Ok(cgroup::absent(&Resources::default(), &CgroupExtra::default()));
+        }
         Ok(self.hierarchies(host).open(&self.cgroup, host.features)?)
     }
 

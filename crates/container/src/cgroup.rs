@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use hull_proto::plan::{CgroupPlan, DeviceRule as PlanRule};
-use hull_sys::cgroup::{Cgroup, DeviceKind, DeviceRule, View};
+use hull_sys::Errno;
+use hull_sys::cgroup::{self, Cgroup, CgroupError, DeviceKind, DeviceRule, View};
 use hull_sys::features::{Feature, Features};
 use hull_sys::mount::{self, Attr, FsContext, Propagation, SetAttr};
 use rustix::fs::Mode;
@@ -24,12 +25,24 @@ pub(crate) fn create(
         .map(rule)
         .collect::<Result<Vec<_>, _>>()?;
     let (limits, extra) = (&plan.resources, &plan.extra);
-    let group = host
+    let made = host
         .hierarchies
-        .create_with(&plan.path, limits, extra, host.features)?;
-    let set = group
-        .apply_with(limits, extra)
-        .and_then(|found| group.set_devices(&rules).map(|()| found));
+        .create_with(&plan.path, limits, extra, host.features);
+    let group = match made {
+        Err(error) if is_refused(&error) => match cgroup::absent(limits, extra) {
+            // As runc: whoever may make no group, and sets no limit, does without.
+            Some(none) => return Ok(none),
+            None => return Err(error.into()),
+        },
+        made => made?,
+    };
+    let set = group.apply_with(limits, extra).and_then(|found| {
+        match group.set_devices(&rules) {
+            // Nor may such a caller load programs; nodes of devices cannot be made either.
+            Err(error) if is_refused(&error) => Ok(found),
+            result => result.map(|()| found),
+        }
+    });
     match set {
         Ok(found) => {
             warnings.extend(found);
@@ -40,6 +53,19 @@ pub(crate) fn create(
             Err(error.into())
         }
     }
+}
+
+/// Whether it failed for want of privileges that the caller cannot have.
+fn is_refused(error: &CgroupError) -> bool {
+    matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)) && is_unprivileged()
+}
+
+/// A user other than root, or root of a user namespace.
+fn is_unprivileged() -> bool {
+    const ALL: &str = "0 0 4294967295";
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !rustix::process::geteuid().is_root()
+        || map.split_whitespace().collect::<Vec<_>>().join(" ") != ALL
 }
 
 fn rule(plan: &PlanRule) -> Result<DeviceRule, LaunchError> {

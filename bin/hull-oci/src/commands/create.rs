@@ -160,6 +160,11 @@ fn launch_in(
         pid,
         // A program that has ended by now has no time; nothing else has time 0 either.
         start_time: start_time(pid).unwrap_or(0),
+        cgroup: if launched.cgroup.views().is_empty() {
+            String::new()
+        } else {
+            planned.cgroup.clone()
+        },
         root_mount: launched.root_mount,
         ..planned
     };

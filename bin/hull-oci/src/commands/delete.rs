@@ -4,12 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use hull_container::Host;
+use hull_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::Delete;
 use crate::state::{Record, Status, Store};
 use crate::systemd;
 
+const SIGKILL: i32 = 9;
 /// How long a killed process may take to be gone.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often, and how far apart, a half made container is looked at before it is removed.
@@ -66,6 +68,13 @@ fn remove_group(record: &Record, host: &Host, status: Status) -> Result<()> {
         if record.open_cgroup(host)?.is_some() {
             stopped?;
         }
+    }
+    if record.cgroup.is_empty() {
+        // No group to kill: the first process takes the others of its pid namespace along.
+        if let Some(process) = record.process() {
+            let _ = pidfd::send_signal(&process, SIGKILL);
+        }
+        return Ok(());
     }
     let mut tries = 0;
     while let Some(group) = record.open_cgroup(host)? {

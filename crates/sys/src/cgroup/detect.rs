@@ -130,6 +130,25 @@ impl Hierarchies {
         mount.join(self.own_v2.trim_start_matches('/'))
     }
 
+    /// The directory from which a group's path counts: the mount, also where its root is not ours
+    /// to write but the group is there, or may be made, in a part that was given to us.
+    pub(crate) fn v2_base_for(&self, path: &str) -> PathBuf {
+        let base = self.v2_base();
+        let mount = self.v2.clone().unwrap_or_default();
+        if base == mount {
+            return base;
+        }
+        let full = mount.join(path.trim_start_matches('/'));
+        let given = full
+            .ancestors()
+            .take_while(|dir| *dir != mount)
+            .find(|dir| dir.exists());
+        let ours = |dir: &Path| {
+            dir == full || rustix::fs::access(dir, rustix::fs::Access::WRITE_OK).is_ok()
+        };
+        if given.is_some_and(ours) { mount } else { base }
+    }
+
     fn parse(mountinfo: &str, cgroup: &str) -> Self {
         let (mut v1, mut v2) = (Vec::<V1>::new(), None);
         for line in mountinfo.lines() {

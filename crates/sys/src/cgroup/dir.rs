@@ -69,6 +69,12 @@ pub enum CgroupError {
         /// Why not.
         reason: String,
     },
+    /// The caller may make no group.
+    #[error(
+        "the caller may not make control groups, which limits and freezing need: delegate a part \
+         of the cgroup v2 tree, or be root"
+    )]
+    NotAllowed,
     /// Waiting took too long.
     #[error("processes of control group {} did not {action} in time", path.display())]
     Timeout {

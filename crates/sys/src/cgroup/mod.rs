@@ -5,6 +5,7 @@
 //! mount point of each hierarchy (v2: below the caller's own group where the root of the tree may
 //! not be written, that is under delegation).
 
+mod absent;
 mod detect;
 mod dir;
 mod extra;
@@ -245,6 +246,12 @@ pub trait Cgroup: std::fmt::Debug + Send {
     /// Removes the group, as far as that goes, and the parents that were made for it: for one that
     /// failed on its way.
     fn abandon(&self);
+}
+
+/// No group, for a caller who may make none, if no limit is set.
+#[must_use]
+pub fn absent(resources: &Resources, extra: &CgroupExtra) -> Option<Box<dyn Cgroup>> {
+    absent::is_nothing(resources, extra).then(|| Box::new(absent::Absent) as _)
 }
 
 /// Empties a descriptor of [`Cgroup::watch_oom`].

@@ -38,7 +38,7 @@ impl Group {
         asked: &Asked,
         features: Features,
     ) -> CgroupResult<Self> {
-        let base = hierarchies.v2_base();
+        let base = hierarchies.v2_base_for(path);
         let mut made = Vec::new();
         let dir = Dir::create(&base, path, &mut made, |_| Ok(()));
         let dir = dir.inspect_err(|_| Dir::unmake(&made))?;
@@ -61,10 +61,18 @@ impl Group {
         path: &str,
         features: Features,
     ) -> CgroupResult<Option<Self>> {
-        let full = hierarchies.v2_base().join(path.trim_start_matches('/'));
-        Dir::open(full)?
-            .map(|dir| Self::new(dir, features))
-            .transpose()
+        let full = hierarchies
+            .v2_base_for(path)
+            .join(path.trim_start_matches('/'));
+        let group = match Dir::open(full)? {
+            Some(dir) => Self::new(dir, features),
+            None => return Ok(None),
+        };
+        match group {
+            // Removed in the meantime.
+            Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(None),
+            group => group.map(Some),
+        }
     }
 
     fn new(dir: Dir, features: Features) -> CgroupResult<Self> {
@@ -110,7 +118,7 @@ pub(crate) fn enable_asked(
     asked: &Asked,
 ) -> CgroupResult<()> {
     let further = asked.controllers.iter().map(String::as_str);
-    enable_controllers(&hierarchies.v2_base(), path, further)
+    enable_controllers(&hierarchies.v2_base_for(path), path, further)
 }
 
 /// Lets the children of each group on the way to `path` have the wanted controllers.
