@@ -47,7 +47,7 @@ pub fn device_program(rules: &[DeviceRule], default_allow: bool) -> Vec<Instruct
         op(LOAD_WORD, 4, 1, 4, 0),
         op(LOAD_WORD, 5, 1, 8, 0),
     ];
-    for rule in rules.iter().rev() {
+    for rule in merged(rules).iter().rev() {
         let mut tests = Vec::new();
         let kind = match rule.kind {
             DeviceKind::All => None,
@@ -94,6 +94,30 @@ pub fn device_program(rules: &[DeviceRule], default_allow: bool) -> Vec<Instruct
     program.push(op(MOV_IMM, 0, 0, 0, i32::from(default_allow)));
     program.push(op(EXIT, 0, 0, 0, 0));
     program
+}
+
+/// Rules about the same devices that say the same, with nothing opposite between them, as one:
+/// what is asked for must lie in one rule, and one may allow to read, the next to write.
+fn merged(rules: &[DeviceRule]) -> Vec<DeviceRule> {
+    let mut kept: Vec<DeviceRule> = Vec::with_capacity(rules.len());
+    for rule in rules {
+        let same = kept
+            .iter_mut()
+            .rev()
+            .take_while(|other| other.allow == rule.allow)
+            .find(|other| {
+                (other.kind, other.major, other.minor) == (rule.kind, rule.major, rule.minor)
+            });
+        match same {
+            Some(other) => {
+                other.read |= rule.read;
+                other.write |= rule.write;
+                other.mknod |= rule.mknod;
+            }
+            None => kept.push(rule.clone()),
+        }
+    }
+    kept
 }
 
 /// mknod, read and write.
@@ -184,6 +208,27 @@ mod tests {
         let program = device_program(&[], false);
         assert_eq!(program.len(), 8);
         assert_eq!(program.get(6).map(|last| last.immediate), Some(0));
+    }
+
+    #[test]
+    fn merged_reading_and_writing_become_one_rule_unless_denied_between() {
+        let rule = |allow, read, write| DeviceRule {
+            kind: DeviceKind::Char,
+            major: Some(1),
+            minor: Some(3),
+            read,
+            write,
+            mknod: false,
+            ..DeviceRule::everything(allow)
+        };
+        let [read, write, none] = [
+            rule(true, true, false),
+            rule(true, false, true),
+            rule(false, true, true),
+        ];
+        let both = merged(&[read.clone(), DeviceRule::everything(true), write.clone()]);
+        assert_eq!(both, [rule(true, true, true), DeviceRule::everything(true)]);
+        assert_eq!(merged(&[read, none, write]).len(), 3);
     }
 
     #[test]

@@ -52,7 +52,8 @@ fn line(event: &Event<'_>) -> Result<()> {
 
 /// Tells events until the container has ended.
 fn follow(id: &str, group: &dyn Cgroup, process: &OwnedFd, interval: Duration) -> Result<()> {
-    let watch = group.watch_oom()?;
+    // Without the memory controller nothing is told of it.
+    let watch = group.watch_oom().ok();
     let mut seen = group.oom_kills().unwrap_or(0);
     let mut next = Instant::now() + interval;
     loop {
@@ -61,17 +62,18 @@ fn follow(id: &str, group: &dyn Cgroup, process: &OwnedFd, interval: Duration) -
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         };
-        let mut fds = [
-            PollFd::new(&watch, PollFlags::IN),
-            PollFd::new(process, PollFlags::IN),
-        ];
+        let mut fds = vec![PollFd::new(process, PollFlags::IN)];
+        fds.extend(watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)));
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error).context("cannot wait for events"),
         }
-        let [ran_out, ended] = fds.map(|fd| !fd.revents().is_empty());
-        if ran_out {
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let ended = ready.next().unwrap_or(false);
+        let ran_out = ready.next().unwrap_or(false);
+        drop(fds);
+        if let Some(watch) = watch.as_ref().filter(|_| ran_out) {
             cgroup::drain(watch.as_fd());
         }
         if ran_out || ended {
