@@ -48,6 +48,12 @@ struct Flags {
     /// error, warn, info, debug or trace
     #[arg(short = 'l', long, value_name = "LEVEL")]
     log_level: Option<String>,
+    /// Folder with certificates and mirrors of registries
+    #[arg(long, value_name = "DIR")]
+    certs_dir: Option<PathBuf>,
+    /// Registry that needs no proof of who it is: host, host:port or CIDR (may be repeated)
+    #[arg(long = "insecure-registry", value_name = "REGISTRY")]
+    insecure_registries: Vec<String>,
 }
 
 /// What the command line asked for.
@@ -96,6 +102,8 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
         pool_size: flags.pool_size,
         cgroup_parent: flags.cgroup_parent,
         log_level: flags.log_level,
+        certs_dir: flags.certs_dir,
+        insecure_registries: Some(flags.insecure_registries).filter(|list| !list.is_empty()),
     };
     let program =
         std::fs::read_link("/proc/self/exe").context("cannot find this program's own file")?;

@@ -231,3 +231,12 @@ wire! {
         build_cache: Option<Vec<serde_json::Value>>,
     }
 }
+
+wire! {
+    /// Reply of `POST /auth`.
+    #[derive(Eq)]
+    pub struct AuthReply {
+        status: String,
+        identity_token!: String,
+    }
+}

@@ -7,6 +7,7 @@
 mod app;
 mod commands;
 mod context;
+mod credentials;
 mod daemon_start;
 mod error;
 mod format;

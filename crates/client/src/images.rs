@@ -156,6 +156,7 @@ impl Client {
         repository: &str,
         tag: &str,
         platform: Option<&str>,
+        auth: &str,
     ) -> Result<ByteStream, ClientError> {
         let query = Query::new()
             .set("fromImage", repository)
@@ -164,7 +165,23 @@ impl Client {
         self.stream(
             Method::POST,
             &format!("/images/create{}", query.as_str()),
-            RequestBody::Empty,
+            RequestBody::Authorized(auth.to_owned()),
+        )
+        .await
+    }
+
+    /// `POST /images/{name}/push`; the reply is progress.
+    pub async fn image_push(
+        &self,
+        repository: &str,
+        tag: &str,
+        auth: &str,
+    ) -> Result<ByteStream, ClientError> {
+        let query = Query::new().set("tag", tag);
+        self.stream(
+            Method::POST,
+            &format!("/images/{}/push{}", image_path(repository), query.as_str()),
+            RequestBody::Authorized(auth.to_owned()),
         )
         .await
     }

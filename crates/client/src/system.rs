@@ -1,7 +1,7 @@
 //! Requests about the engine itself.
 
 use bytes::Bytes;
-use hull_api_types::system::{DiskUsage, Info, Version};
+use hull_api_types::system::{AuthReply, DiskUsage, Info, Version};
 use hyper::Method;
 
 use crate::{ByteStream, Client, ClientError, Filters, Query, RequestBody};
@@ -12,6 +12,12 @@ impl Client {
         self.bytes(Method::GET, "/_ping", RequestBody::Empty)
             .await
             .map(drop)
+    }
+
+    /// `POST /auth`: whether credentials (Docker's `AuthConfig`) are good.
+    pub async fn login(&self, auth: &impl serde::Serialize) -> Result<AuthReply, ClientError> {
+        self.json(Method::POST, "/auth", RequestBody::json(auth))
+            .await
     }
 
     /// `GET /version`.

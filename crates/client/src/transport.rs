@@ -28,6 +28,8 @@ const MAX_REPLY: usize = 256 * 1024 * 1024;
 pub enum RequestBody {
     /// Nothing.
     Empty,
+    /// Nothing, with credentials for a registry (`X-Registry-Auth`).
+    Authorized(String),
     /// JSON.
     Json(Bytes),
     /// A stream of bytes.
@@ -167,6 +169,10 @@ impl Client {
         }
         let outgoing = match body {
             RequestBody::Empty => Outgoing::Full(Full::default()),
+            RequestBody::Authorized(credentials) => {
+                builder = builder.header("X-Registry-Auth", credentials);
+                Outgoing::Full(Full::default())
+            }
             RequestBody::Json(json) => {
                 builder = builder.header(CONTENT_TYPE, "application/json");
                 Outgoing::Full(Full::new(json))

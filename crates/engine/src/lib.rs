@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use hull_model::{Error, Result};
 use hull_network::{IsolatedPool, Network};
+use hull_registry::Client as Registries;
 use hull_snapshot::Overlay;
 use hull_state::{Durability, State};
 use hull_volume::VolumeStore;
@@ -39,6 +40,7 @@ pub use containers::observe::{NetCounters, StatsReading, Top};
 pub use containers::remove::{PruneReport, RemoveOptions};
 pub use events::Event;
 pub use filters::Filters;
+pub use hull_registry::Credentials;
 pub use hull_state::ContainerRecord;
 pub use hull_state::{ContainerState, Endpoint, Health, MountPoint};
 pub use settings::{Overrides, Settings};
@@ -64,6 +66,9 @@ pub struct Engine {
     pub(crate) containers: Registry,
     pub(crate) execs: Execs,
     pub(crate) images: Images,
+    pub(crate) registry: Arc<Registries>,
+    /// Who brings which layer in.
+    pub(crate) layer_turns: images::turns::Turns,
     pub(crate) snapshots: Arc<Overlay>,
     pub(crate) janitor: Janitor,
     pub(crate) volumes: VolumeStore,
@@ -119,6 +124,8 @@ impl Engine {
         containers::rootfs::make_skeleton(&settings)?;
         let engine = Arc::new(Self {
             images: Images::open(&settings)?,
+            registry: Arc::new(Registries::new(settings.registries())),
+            layer_turns: images::turns::Turns::default(),
             janitor: Janitor::start(Arc::clone(&snapshots))?,
             snapshots,
             volumes: VolumeStore::open(&settings.data_dir.join("volume"))

@@ -9,6 +9,14 @@ use serde::Deserialize;
 /// Default place of the config file.
 pub const CONFIG_FILE: &str = "/etc/hull/config.toml";
 
+/// Where certificates and mirrors of registries are looked for: our own folder, then those that a
+/// machine may have from other engines.
+const CERTS_DIRS: [&str; 3] = [
+    "/etc/hull/certs.d",
+    "/etc/containerd/certs.d",
+    "/etc/docker/certs.d",
+];
+
 /// What one source (flags, environment or file) says; the rest is left to the next one.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -35,6 +43,10 @@ pub struct Overrides {
     pub cgroup_parent: Option<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log_level: Option<String>,
+    /// Folder with what is known of registries, `certs.d`; empty for the usual ones.
+    pub certs_dir: Option<PathBuf>,
+    /// Registries that need no proof of who they are: host, host:port or CIDR.
+    pub insecure_registries: Option<Vec<String>>,
 }
 
 impl Overrides {
@@ -57,6 +69,9 @@ impl Overrides {
             pool_size: number("HULL_POOL_SIZE", text("HULL_POOL_SIZE"))?,
             cgroup_parent: text("HULL_CGROUP_PARENT"),
             log_level: text("HULL_LOG_LEVEL"),
+            certs_dir: path("HULL_CERTS_DIR"),
+            insecure_registries: text("HULL_INSECURE_REGISTRIES")
+                .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
         })
     }
 
@@ -83,6 +98,8 @@ impl Overrides {
             pool_size: self.pool_size.or(next.pool_size),
             cgroup_parent: self.cgroup_parent.or(next.cgroup_parent),
             log_level: self.log_level.or(next.log_level),
+            certs_dir: self.certs_dir.or(next.certs_dir),
+            insecure_registries: self.insecure_registries.or(next.insecure_registries),
         }
     }
 }
@@ -120,6 +137,10 @@ pub struct Settings {
     pub cgroup_parent: String,
     /// Log level.
     pub log_level: String,
+    /// Folders with what is known of registries; the first that knows one decides.
+    pub certs_dirs: Vec<PathBuf>,
+    /// Registries that need no proof of who they are.
+    pub insecure_registries: Vec<String>,
     /// Folder in which hull, hull-shim and hull-agent sit side by side.
     pub bin_dir: PathBuf,
 }
@@ -140,6 +161,11 @@ impl Settings {
             pool_size: all.pool_size.unwrap_or(8),
             cgroup_parent: all.cgroup_parent.unwrap_or_else(|| "/hull".into()),
             log_level: all.log_level.unwrap_or_else(|| "info".into()),
+            certs_dirs: match all.certs_dir {
+                Some(dir) => vec![dir],
+                None => CERTS_DIRS.map(PathBuf::from).to_vec(),
+            },
+            insecure_registries: all.insecure_registries.unwrap_or_default(),
             run_dir,
             bin_dir,
         }
@@ -151,6 +177,14 @@ impl Settings {
             "hull".into()
         } else {
             format!("hull-{}", self.bridge)
+        }
+    }
+
+    /// What the client of registries is told.
+    pub(crate) fn registries(&self) -> hull_registry::Settings {
+        hull_registry::Settings {
+            folders: self.certs_dirs.clone(),
+            insecure: self.insecure_registries.clone(),
         }
     }
 

@@ -3,17 +3,16 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hull_api_types::image::ImagesPruneResponse;
 use hull_api_types::progress::{JsonError, JsonMessage, ProgressDetail};
 use hull_engine::images::stream::{self as chunks, Chunk};
 use hull_engine::images::{LoadEvent, Loaded};
 use hull_image::store::LayerProgress;
-use hull_model::Reference;
 use tokio::sync::mpsc;
 
-use super::Eng;
+use super::{Eng, pull, push};
 use crate::body::{self, StreamSender};
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
@@ -29,11 +28,11 @@ const FILTERS: [&str; 7] = [
     "until",
 ];
 /// The built-in images, which no registry has.
-const BUILT_IN: [&str; 2] = ["hull/hello", "host"];
+pub(super) const BUILT_IN: [&str; 2] = ["hull/hello", "host"];
 /// What is left of a refused archive is read away for so long, so that its sender gets the answer.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Progress messages under way.
-const PROGRESS_DEPTH: usize = 64;
+pub(super) const PROGRESS_DEPTH: usize = 64;
 const TAR: &str = "application/x-tar";
 
 /// `GET /images/json`
@@ -106,6 +105,7 @@ pub(crate) async fn named_post(
     State(engine): Eng,
     Path(rest): Path<String>,
     uri: Uri,
+    headers: HeaderMap,
 ) -> ApiResult {
     let params = Params::of(&uri);
     if let Some(name) = rest.strip_suffix("/tag") {
@@ -116,10 +116,8 @@ pub(crate) async fn named_post(
             StatusCode::CREATED,
         ));
     }
-    if rest.ends_with("/push") {
-        return Err(ApiError::not_implemented(
-            "pushing to registries comes with a later version of Hull: use `hull save`",
-        ));
+    if let Some(name) = rest.strip_suffix("/push") {
+        return push::push(engine, name, params.get("tag"), &headers).await;
     }
     Err(ApiError::page_not_found())
 }
@@ -195,11 +193,17 @@ fn feed(mut body: Body) -> mpsc::Receiver<Chunk> {
 }
 
 /// `POST /images/create`: import, or pull.
-pub(crate) async fn create(State(engine): Eng, uri: Uri, request_body: Body) -> ApiResult {
+pub(crate) async fn create(
+    State(engine): Eng,
+    uri: Uri,
+    headers: HeaderMap,
+    request_body: Body,
+) -> ApiResult {
     let params = Params::of(&uri);
     let (source, wanted) = (params.get("fromSrc"), params.get("fromImage"));
     if !wanted.is_empty() {
-        return pull(wanted, params.get("tag"));
+        let platform = platform(params.get("platform"))?;
+        return pull::pull(engine, wanted, params.get("tag"), platform, &headers).await;
     }
     match source {
         "-" => {}
@@ -237,29 +241,8 @@ pub(crate) async fn create(State(engine): Eng, uri: Uri, request_body: Body) -> 
     }])
 }
 
-fn pull(name: &str, tag: &str) -> ApiResult {
-    let separator = if tag.contains(':') { "@" } else { ":" };
-    let text = if tag.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{name}{separator}{tag}")
-    };
-    let reference: Reference = text.parse()?;
-    if BUILT_IN.contains(&reference.familiar_name().as_str()) {
-        let status = format!("Status: Image is up to date for {}", reference.familiar());
-        return lines(&[JsonMessage {
-            status,
-            ..JsonMessage::default()
-        }]);
-    }
-    Err(ApiError::not_implemented(format!(
-        "cannot pull {}: registries come with a later version of Hull: bring the image by `hull load` or `hull import`",
-        reference.familiar()
-    )))
-}
-
 /// Answers with messages that are all there already.
-fn lines(messages: &[JsonMessage]) -> ApiResult {
+pub(super) fn lines(messages: &[JsonMessage]) -> ApiResult {
     let mut text = Vec::new();
     for message in messages {
         // A struct of strings always serialises.
@@ -317,14 +300,14 @@ async fn tell(sender: &StreamSender, first: JsonMessage, mut progress: mpsc::Rec
     }
 }
 
-fn broke_off(error: tokio::task::JoinError) -> ApiError {
+pub(super) fn broke_off(error: tokio::task::JoinError) -> ApiError {
     ApiError::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         format!("the load broke off: {error}"),
     )
 }
 
-fn failure(error: &ApiError) -> JsonMessage {
+pub(super) fn failure(error: &ApiError) -> JsonMessage {
     let message = error.message().to_owned();
     JsonMessage {
         error: message.clone(),
@@ -414,18 +397,6 @@ fn platform(text: &str) -> ApiResult<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pull_of_a_registrys_image_says_what_to_do() {
-        let error = pull("docker.io/library/alpine", "latest").unwrap_err();
-        assert!(
-            error.message().contains("cannot pull alpine:latest"),
-            "{}",
-            error.message()
-        );
-        assert!(pull("docker.io/hull/hello", "latest").is_ok());
-        assert!(pull("BAD//", "").is_err());
-    }
 
     #[test]
     fn layer_name_is_shortened() {

@@ -4,6 +4,8 @@ pub(crate) mod exec;
 pub(crate) mod images;
 pub(crate) mod lists;
 pub(crate) mod networks;
+mod pull;
+mod push;
 pub(crate) mod streams;
 pub(crate) mod system;
 pub(crate) mod volumes;

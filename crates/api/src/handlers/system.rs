@@ -5,10 +5,11 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use hull_api_types::system::{
-    Commit, DiskUsage, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm, Version,
-    VersionComponent, VersionPlatform,
+    AuthReply, Commit, DiskUsage, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm,
+    Version, VersionComponent, VersionPlatform,
 };
 use hull_api_types::{API_VERSION, MIN_API_VERSION};
+use hull_engine::Credentials;
 use hull_engine::system::host;
 
 use super::Eng;
@@ -17,6 +18,8 @@ use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
 use crate::translate::{container, image, time, volume};
 
+/// Largest body with credentials read.
+const MAX_AUTH_BYTES: usize = 1 << 20;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `GET /_ping`; axum answers `HEAD` by it too.
@@ -243,8 +246,20 @@ pub(crate) async fn disk_usage(State(engine): Eng, uri: Uri) -> ApiResult {
 }
 
 /// `POST /auth`
-pub(crate) async fn auth() -> ApiError {
-    ApiError::not_implemented("logging in to registries comes with a later version of Hull")
+pub(crate) async fn auth(State(engine): Eng, request: Request) -> ApiResult {
+    let bytes = axum::body::to_bytes(request.into_body(), MAX_AUTH_BYTES)
+        .await
+        .map_err(|error| ApiError::bad_request(format!("cannot read the credentials: {error}")))?;
+    let server = serde_json::from_slice::<serde_json::Value>(&bytes)
+        .ok()
+        .and_then(|auth| Some(auth.get("serveraddress")?.as_str()?.to_owned()))
+        .unwrap_or_default();
+    let credentials = Credentials::from_json(&bytes).map_err(ApiError::bad_request)?;
+    engine.login(&server, credentials).await?;
+    body::reply(&AuthReply {
+        status: "Login Succeeded".to_owned(),
+        identity_token: String::new(),
+    })
 }
 
 /// `POST /build` and what belongs to it.

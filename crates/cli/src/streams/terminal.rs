@@ -54,3 +54,40 @@ pub(crate) fn size() -> Option<(u16, u16)> {
         _ => None,
     }
 }
+
+/// Asks a question on the terminal; `shown` says whether what is typed appears on it.
+pub(crate) fn question(text: &str, shown: bool) -> Result<String, CliError> {
+    use std::io::Write as _;
+    let fail =
+        |error: std::io::Error| CliError::new(format!("cannot ask on the terminal: {error}"));
+    let stdin = std::io::stdin();
+    let mut stderr = std::io::stderr();
+    stderr.write_all(text.as_bytes()).map_err(fail)?;
+    let hidden = if shown { None } else { Hidden::enter() };
+    let mut answer = String::new();
+    let read = stdin.read_line(&mut answer);
+    if hidden.is_some() {
+        let _ = stderr.write_all(b"\n");
+    }
+    read.map_err(fail)?;
+    Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+/// Nothing that is typed appears; dropping it restores the mode before.
+struct Hidden(Termios);
+
+impl Hidden {
+    fn enter() -> Option<Self> {
+        let before = tcgetattr(std::io::stdin()).ok()?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &silent).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
+    }
+}

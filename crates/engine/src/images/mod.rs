@@ -1,7 +1,10 @@
 //! Use-cases of images: thin over the image store, which does the work on blocking threads.
 
+mod pull;
+mod push;
 pub mod stream;
 mod transfer;
+pub(crate) mod turns;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,6 +21,8 @@ use crate::settings::Settings;
 
 pub use hull_image::Image as StoredImage;
 pub use hull_image::store::Removed as ImageRemoved;
+pub use pull::PullEvent;
+pub use push::PushEvent;
 pub use transfer::{LoadEvent, Loaded};
 
 /// The images of this engine.

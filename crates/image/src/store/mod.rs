@@ -12,6 +12,7 @@
 
 mod files;
 mod index;
+mod packed;
 mod query;
 mod record;
 mod remove;
@@ -28,13 +29,15 @@ use hull_model::{Digest, ErrorKind};
 
 use self::files::Dirs;
 use self::index::Index;
+pub use self::packed::Packed;
 pub use self::query::{DiskUsage, HistoryLine};
 pub use self::record::{Image, ImageRecord, LayerMeta, RootKind};
 pub use self::remove::{ImageUser, RemoveOptions, Removed};
+pub(crate) use self::transaction::now;
+pub use self::transaction::parse_config;
 pub use self::transaction::{
     IngestError, LayerJob, LayerProgress, LayerSource, NewImage, Transaction,
 };
-pub(crate) use self::transaction::{now, parse_config};
 use crate::limits::Limits;
 
 /// Why an operation on the store failed.

@@ -456,7 +456,10 @@ impl Read for Stoppable<'_> {
 }
 
 /// Reads a configuration; members that are `null` count as absent.
-pub(crate) fn parse_config(bytes: &[u8]) -> serde_json::Result<ImageConfig> {
+///
+/// # Errors
+/// If it is no JSON, or a member has another type than the specification says.
+pub fn parse_config(bytes: &[u8]) -> serde_json::Result<ImageConfig> {
     let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
     if let Some(object) = value.as_object_mut() {
         object.retain(|_, member| !member.is_null());

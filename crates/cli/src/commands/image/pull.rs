@@ -4,6 +4,7 @@ use clap::Args;
 use hull_client::Client;
 
 use crate::context::Context;
+use crate::credentials::Store;
 use crate::error::CliError;
 use crate::output;
 use crate::progress::{self, Target};
@@ -59,6 +60,9 @@ pub(crate) async fn pull(
     target: Target,
 ) -> Result<(), CliError> {
     let (repository, tag) = reference::split(name);
-    let stream = client.image_pull(&repository, &tag, platform).await?;
+    let auth = Store::header_for(name)?;
+    let stream = client
+        .image_pull(&repository, &tag, platform, &auth)
+        .await?;
     progress::messages(stream, target, !terminal::stdout_is_terminal()).await
 }

@@ -3,5 +3,7 @@
 pub(crate) mod df;
 pub(crate) mod events;
 pub(crate) mod info;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod prune;
 pub(crate) mod version;

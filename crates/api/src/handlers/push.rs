@@ -1,0 +1,62 @@
+//! `POST /images/{name}/push`: told as Docker tells it.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use hull_api_types::progress::{JsonMessage, ProgressDetail};
+use hull_engine::Engine;
+use hull_engine::images::PushEvent;
+use hull_model::Reference;
+use tokio::sync::mpsc;
+
+use super::images::PROGRESS_DEPTH;
+use super::pull::{about, credentials, relay, status};
+use crate::error::ApiResult;
+
+/// Pushes one tag.
+pub(super) async fn push(
+    engine: Arc<Engine>,
+    name: &str,
+    tag: &str,
+    headers: &HeaderMap,
+) -> ApiResult {
+    let text = if tag.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name}:{tag}")
+    };
+    let reference: Reference = text.parse()?;
+    let credentials = credentials(headers)?;
+    let (sender, events) = mpsc::channel(PROGRESS_DEPTH);
+    let pushing = tokio::spawn(async move { engine.push(&reference, credentials, sender).await });
+    relay(pushing, events, message).await
+}
+
+fn message(event: &PushEvent) -> JsonMessage {
+    let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let none = ProgressDetail::default;
+    match event {
+        PushEvent::To(name) => status(format!("The push refers to repository [{name}]")),
+        PushEvent::Preparing(id) => about(id, "Preparing", none()),
+        PushEvent::Pushing(id, done, total) => about(
+            id,
+            "Pushing",
+            ProgressDetail {
+                current: size(*done),
+                total: size(*total),
+                ..none()
+            },
+        ),
+        PushEvent::Exists(id) => about(id, "Layer already exists", none()),
+        PushEvent::Mounted(id, from) => about(id, &format!("Mounted from {from}"), none()),
+        PushEvent::Pushed(id) => about(id, "Pushed", none()),
+        PushEvent::Done(tag, digest, bytes) => JsonMessage {
+            aux: Some(serde_json::json!({
+                "Tag": tag,
+                "Digest": digest.to_string(),
+                "Size": bytes,
+            })),
+            ..status(format!("{tag}: digest: {digest} size: {bytes}"))
+        },
+    }
+}
