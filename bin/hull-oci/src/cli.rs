@@ -17,9 +17,13 @@ pub(crate) struct Cli {
 /// Options before the command.
 #[derive(Debug, Args)]
 pub(crate) struct Globals {
-    /// Folder in which containers are recorded; in memory, best
-    #[arg(long, value_name = "DIR", default_value = "/run/hull-oci")]
-    pub(crate) root: PathBuf,
+    /// Folder in which containers are recorded; in memory, best [default: /run/hull-oci, and for
+    /// users other than root hull-oci in $XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Do without a control group where none may be made and no limit is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) rootless: Rootless,
     /// File to which errors and warnings go, too
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -32,6 +36,18 @@ pub(crate) struct Globals {
     /// Accepted for callers that pass it; there is nothing more to tell
     #[arg(long)]
     pub(crate) debug: bool,
+}
+
+/// Whether a control group can be done without.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Rootless {
+    /// For whoever is not root of the host
+    #[default]
+    Auto,
+    /// For everybody
+    True,
+    /// For nobody
+    False,
 }
 
 /// Form of the log.
@@ -327,7 +343,7 @@ pub(crate) struct Spec {
     /// Folder of the bundle [default: the current one]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) bundle: Option<PathBuf>,
-    /// For users without root (not supported)
+    /// For a user without the rights of root
     #[arg(long)]
     pub(crate) rootless: bool,
 }

@@ -16,13 +16,11 @@ pub(crate) fn kill(args: &Kill, store: &Store) -> Result<()> {
     let (entry, record) = store.open(&args.id)?;
     let host = Host::detect()?;
     if args.all {
-        if let Some(group) = record.open_cgroup(&host)? {
-            for pid in group.pids()? {
-                let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd::open(pid).ok()) else {
-                    continue;
-                };
-                send(&handle, number)?;
-            }
+        for pid in record.pids(&host)? {
+            let Some(handle) = Pid::from_raw(pid).and_then(|pid| pidfd::open(pid).ok()) else {
+                continue;
+            };
+            send(&handle, number)?;
         }
     } else {
         let Some(process) = record.process() else {

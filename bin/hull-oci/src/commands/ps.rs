@@ -11,10 +11,7 @@ use crate::state::Store;
 
 pub(crate) fn ps(args: &Ps, store: &Store) -> Result<()> {
     let (_, record) = store.open(&args.id)?;
-    let mut pids = match record.open_cgroup(&Host::detect()?)? {
-        Some(group) => group.pids()?,
-        None => Vec::new(),
-    };
+    let mut pids = record.pids(&Host::detect()?)?;
     pids.sort_unstable();
     if args.format == Format::Json {
         let text = serde_json::to_string(&pids).context("cannot write the list")?;

@@ -35,6 +35,9 @@ pub(crate) fn update(args: &Update, store: &Store, log: &Log) -> Result<()> {
     let mut plan = CgroupPlan::default();
     let mut warnings = Vec::new();
     spec::translate_resources(&resources, &mut plan, &mut warnings)?;
+    if record.cgroup.is_empty() {
+        return Err(hull_sys::cgroup::CgroupError::NotAllowed.into());
+    }
     let group = record
         .hierarchies(&host)
         .open_for(&record.cgroup, &plan.resources, &plan.extra, host.features)

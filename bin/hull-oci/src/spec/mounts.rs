@@ -8,7 +8,7 @@ use oci_spec::runtime::Mount;
 
 use super::{absolute, namespaces};
 
-/// Options of a devpts: those every container gets, and the only ones the plan has.
+/// Options of a devpts that every container gets: the plan has a kind for it.
 const DEVPTS_OPTIONS: [&str; 4] = ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
 
 /// Options that say what is the default anyway.
@@ -90,11 +90,19 @@ pub(crate) fn translate(mount: &Mount, index: usize, bundle: &Path) -> Result<Pl
         (None, "mqueue") => MountKind::Mqueue,
         (None, "cgroup" | "cgroup2") => MountKind::Cgroup,
         (None, "devpts") => {
-            if let Some(missing) = DEVPTS_OPTIONS.iter().find(|wanted| !data.contains(wanted)) {
-                bail!("config.json: {field}.options: a devpts without {missing} is not supported");
+            let is_usual = DEVPTS_OPTIONS.iter().all(|option| data.contains(option));
+            let (ours, other): (Vec<&str>, _) =
+                data.iter().partition(|option| is_devpts_option(option));
+            data = other;
+            if is_usual && ours.len() == DEVPTS_OPTIONS.len() {
+                MountKind::Devpts
+            } else {
+                MountKind::Filesystem {
+                    kind: "devpts".to_owned(),
+                    source: "devpts".to_owned(),
+                    data: ours.into_iter().map(str::to_owned).collect(),
+                }
             }
-            data.retain(|option| !DEVPTS_OPTIONS.contains(option));
-            MountKind::Devpts
         }
         (None, "tmpfs") => {
             let (ours, other): (Vec<&str>, _) =
@@ -130,6 +138,14 @@ pub(crate) fn translate(mount: &Mount, index: usize, bundle: &Path) -> Result<Pl
         kind,
         options,
     })
+}
+
+fn is_devpts_option(option: &str) -> bool {
+    let name = option.split('=').next().unwrap_or_default();
+    matches!(
+        name,
+        "newinstance" | "ptmxmode" | "mode" | "uid" | "gid" | "max"
+    )
 }
 
 fn is_tmpfs_option(option: &str) -> bool {
@@ -206,10 +222,6 @@ mod tests {
             (
                 r#"{"destination":"/x","type":"tmpfs","options":["rshared"]}"#,
                 "for bind mounts alone",
-            ),
-            (
-                r#"{"destination":"/x","type":"devpts","options":["newinstance"]}"#,
-                "without ptmxmode=0666",
             ),
             (
                 r#"{"destination":"/x","options":["bind"]}"#,
