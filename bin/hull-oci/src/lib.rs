@@ -6,8 +6,10 @@
 mod cli;
 mod commands;
 mod console;
+mod hooks;
 mod log;
 pub mod parse;
+mod rootless;
 mod spec;
 mod state;
 mod supervise;

@@ -28,6 +28,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::hooks::Hooks;
+
 const STATE_FILE: &str = "state.json";
 const FIFO: &str = "start.fifo";
 /// Where compiled system call filters are kept; no container can have this name.
@@ -71,6 +73,9 @@ pub(crate) struct Record {
     /// Id of the mount that is its root, where that lies in the mount namespace of its maker.
     #[serde(default)]
     pub(crate) root_mount: Option<u64>,
+    /// Programs run at points of its life.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub(crate) hooks: Hooks,
     /// The first process as planned: what `exec` starts from.
     pub(crate) process: ProcessPlan,
 }
@@ -103,6 +108,9 @@ pub(crate) struct Store {
     root: PathBuf,
     /// Control groups are made by systemd.
     pub(crate) systemd: bool,
+    /// Whether containers do without a control group if need be; none leaves it to the caller's
+    /// rights.
+    pub(crate) rootless: Option<bool>,
 }
 
 /// The folder of one container.
@@ -116,6 +124,7 @@ impl Store {
         Self {
             root: root.to_owned(),
             systemd: false,
+            rootless: None,
         }
     }
 
@@ -242,6 +251,14 @@ impl Entry {
         Ok(())
     }
 
+    /// One caller after the other.
+    pub(crate) fn lock(&self) -> Result<fs::File> {
+        let fail = || format!("cannot lock {}", self.dir.display());
+        let dir = fs::File::open(&self.dir).with_context(fail)?;
+        rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive).with_context(fail)?;
+        Ok(dir)
+    }
+
     pub(crate) fn is_waiting(&self) -> bool {
         self.dir.join(FIFO).exists()
     }
@@ -284,9 +301,25 @@ impl Record {
     pub(crate) fn open_cgroup(&self, host: &Host) -> Result<Option<Box<dyn Cgroup>>> {
         if self.cgroup.is_empty() {
             // Its maker could make none.
-            return Ok(cgroup::absent(&Resources::default(), &CgroupExtra::default()));
+            return Ok(no_group());
         }
         Ok(self.hierarchies(host).open(&self.cgroup, host.features)?)
+    }
+
+    /// Its processes: those of its control group, or, where it has none, of its first process's pid
+    /// namespace.
+    pub(crate) fn pids(&self, host: &Host) -> Result<Vec<i32>> {
+        if !self.cgroup.is_empty() {
+            return match self.open_cgroup(host)? {
+                Some(group) => Ok(group.pids()?),
+                None => Ok(Vec::new()),
+            };
+        }
+        // While this is open, the id cannot come to mean another process.
+        match self.process() {
+            Some(_process) => Ok(crate::rootless::pids(self.pid)),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// The hierarchies as the group's path is meant.
@@ -317,6 +350,11 @@ impl Record {
             Status::Running
         })
     }
+}
+
+/// A control group that is none.
+pub(crate) fn no_group() -> Option<Box<dyn Cgroup>> {
+    cgroup::absent(&Resources::default(), &CgroupExtra::default())
 }
 
 fn is_frozen(group: &dyn Cgroup) -> bool {

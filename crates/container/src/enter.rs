@@ -22,6 +22,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) die_with_parent: bool,
     /// Say that all is ready, then wait for a byte here before execve.
     pub(crate) hold: Option<&'a OwnedFd>,
+    /// Run before the root is changed.
+    pub(crate) hooks: Option<&'a crate::hook::InnerHooks>,
 }
 
 const CAP_SYS_ADMIN: CapSet = CapSet::from_bits(1 << 21);

@@ -82,11 +82,12 @@ pub fn exec(
         features: host.features,
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
+        hooks: None,
     };
     if has_user {
         let from = From {
             target: &target_pidfd,
-            spaces: target.also,
+            spaces: not_shared(target.pid),
             oom_score: process.oom_score_adj.take(),
         };
         return exec_between(&from, target.cgroup, &process, &manner, plan);
@@ -113,6 +114,29 @@ pub fn exec(
     )
 }
 
+/// Namespaces of the process that are not the caller's: who has no rights over one cannot join it,
+/// not even where he is.
+fn not_shared(pid: u32) -> Namespaces {
+    const FILES: [(&str, Namespaces); 8] = [
+        ("user", Namespaces::USER),
+        ("mnt", Namespaces::MOUNT),
+        ("pid", Namespaces::PID),
+        ("uts", Namespaces::UTS),
+        ("ipc", Namespaces::IPC),
+        ("net", Namespaces::NET),
+        ("cgroup", Namespaces::CGROUP),
+        ("time", Namespaces::TIME),
+    ];
+    let of = |process: &str, name: &str| {
+        rustix::fs::readlink(format!("/proc/{process}/ns/{name}"), Vec::new()).ok()
+    };
+    let pid = pid.to_string();
+    FILES
+        .iter()
+        .filter(|(name, _)| of(&pid, name) != of("self", name))
+        .fold(Namespaces::NONE, |all, (_, kind)| all.with(*kind))
+}
+
 /// Where a process goes.
 struct Goal {
     target: OwnedFd,
@@ -124,6 +148,7 @@ struct Goal {
 /// Where a process goes that joins a user namespace.
 struct From<'a> {
     target: &'a OwnedFd,
+    /// All that are not the caller's.
     spaces: Namespaces,
     /// Its file in /proc cannot be written from there.
     oom_score: Option<String>,
@@ -190,8 +215,7 @@ fn walk(from: &From<'_>, report: &Reporter) -> Result<(), Failed> {
             proc::set_dumpable(false).at(Step::OomScore)?;
         }
     }
-    let all = JOINED.with(from.spaces).with(Namespaces::PID);
-    ns::join(from.target, all).at(Step::JoinNamespace)
+    ns::join(from.target, from.spaces).at(Step::JoinNamespace)
 }
 
 /// What is left to do in the process itself. Does not allocate.

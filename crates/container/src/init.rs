@@ -2,10 +2,10 @@
 //!
 //! Nothing here allocates, locks or panics.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use hull_sys::clone3::Namespaces;
-use hull_sys::mount::{self, Attr, Propagation};
+use hull_sys::mount::{self, Attr};
 use hull_sys::{Errno, ns, proc};
 use rustix::fs::{Mode, OFlags};
 
@@ -15,6 +15,7 @@ use crate::mounts::{self, PreparedMount};
 use crate::paths::PreparedPaths;
 use crate::process::PreparedProcess;
 use crate::report::{At, Failed, Reporter, Step};
+use crate::rootchange::RootChange;
 use crate::rootfs::PreparedRoot;
 use crate::spaces::Spaces;
 use crate::stdio;
@@ -30,13 +31,15 @@ pub(crate) struct PreparedInit {
     pub(crate) root: PreparedRoot,
     pub(crate) read_only_root: bool,
     pub(crate) mounts: Vec<PreparedMount>,
-    pub(crate) dev: Option<PreparedDev>,
+    pub(crate) dev: PreparedDev,
     pub(crate) paths: PreparedPaths,
     pub(crate) sysctls: Vec<Sysctl>,
     pub(crate) host_name: Vec<u8>,
     pub(crate) domain_name: Vec<u8>,
     /// Folder of the host on which the root is attached; none is over the host's root.
     pub(crate) slot: Option<std::ffi::CString>,
+    /// How the root is changed.
+    pub(crate) root_change: RootChange,
     /// There is no mount namespace of its own: no mount but the root's may be changed.
     pub(crate) shares_mounts: bool,
     /// The parent does something before the root is changed.
@@ -101,7 +104,7 @@ fn file_systems(
     sync: Option<&ChildSync>,
 ) -> Result<OwnedFd, Failed> {
     if !init.shares_mounts {
-        mount::set_root_propagation(Propagation::Private).at(Step::Propagation)?;
+        mount::set_root_propagation(init.root_change.bond()).at(Step::Propagation)?;
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Rootfs)?;
@@ -115,6 +118,7 @@ fn file_systems(
         .root
         .attach(slot.as_ref().unwrap_or(&old_root).as_fd())?;
     let root_fd = root.as_fd();
+    init.root_change.cut_off(root_fd, manner.features)?;
     // The one procfs that is trusted: nothing of the image can be mounted over it or lead away
     // from it (CVE-2025-52881), since it is reached by descriptor alone.
     let attributes = Attr::MOUNT_ATTR_NOSUID | Attr::MOUNT_ATTR_NODEV | Attr::MOUNT_ATTR_NOEXEC;
@@ -133,24 +137,31 @@ fn file_systems(
     } else {
         None
     };
-    if let Some(dev) = &init.dev {
-        let terminal = late.as_ref().map(AsFd::as_fd);
-        dev.make(root_fd, terminal.or(process.stdio.slave()))?;
-    }
+    let terminal = late.as_ref().map(AsFd::as_fd);
+    init.dev
+        .make(root_fd, terminal.or(process.stdio.slave()))?;
     sysctl::apply(&init.sysctls, proc_root.as_fd())?;
     let cwd = enter::working_directory(process, root_fd)?;
+    for (index, prepared) in init.mounts.iter().enumerate() {
+        prepared.seal(index, manner.features)?;
+    }
     init.paths.apply(root_fd, manner.features)?;
     if init.read_only_root {
         mounts::set_read_only(root_fd, manner.features).at(Step::ReadOnly)?;
     }
     if let Some(sync) = sync.filter(|_| init.before_pivot) {
         sync.wait(Stage::BeforePivot)?;
+        if let Some(hooks) = manner.hooks {
+            rustix::process::fchdir(root_fd).at(Step::Pivot)?;
+            hooks.run()?;
+        }
     }
     if init.shares_mounts {
         rustix::process::fchdir(root_fd).at(Step::Pivot)?;
         rustix::process::chroot(c".").at(Step::Pivot)?;
     } else {
-        change_root(root_fd, old_root.as_fd()).at(Step::Pivot)?;
+        init.root_change
+            .run(root_fd, old_root.as_fd(), slot.is_some())?;
     }
     rustix::process::fchdir(&cwd).at(Step::Cwd)?;
     Ok(proc_root)
@@ -165,25 +176,4 @@ pub(crate) fn trusted_proc() -> hull_sys::Result<OwnedFd> {
     } else {
         Err(Errno::PERM)
     }
-}
-
-/// The new root takes the place of the old one, which is then detached with all below it.
-fn change_root(root: BorrowedFd<'_>, old_root: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::process::fchdir(root)?;
-    // "." for both: the old root ends up on top of the new one and needs no folder in it.
-    rustix::process::pivot_root(c".", c".")?;
-    // What the new root was made on lies stacked on the old one, and "." is the topmost of the
-    // stack: each goes, the old root last. Were it to stay, the next one to join the namespace
-    // would find it where the container's root should be.
-    rustix::process::fchdir(old_root)?;
-    mount::detach(c".")?;
-    loop {
-        match mount::detach(c".") {
-            Ok(()) => {}
-            // The old root is no part of the namespace any more.
-            Err(Errno::INVAL) => break,
-            Err(errno) => return Err(errno),
-        }
-    }
-    rustix::process::chdir(c"/")
 }

@@ -11,14 +11,16 @@ use hull_sys::{Errno, path, pidfd};
 
 use crate::devices::PreparedDev;
 use crate::enter::Manner;
+use crate::hook::InnerHooks;
 use crate::hostmounts::HostMounts;
 use crate::idmap::IdMaps;
 use crate::init::{self, PreparedInit};
-use crate::makers::Makers;
+use crate::makers::{self, Makers};
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
 use crate::process::{INIT_PATH, PreparedProcess, Started};
 use crate::report::{self, Failed, Reports, Step};
+use crate::rootchange::RootChange;
 use crate::rootfs::{PreparedRoot, c_path, open_path};
 use crate::served::Served;
 use crate::spaces::Spaces;
@@ -36,8 +38,13 @@ pub struct Options<'a> {
     /// Prepare everything, return, and let the process wait for one byte from here before it
     /// executes its program. Failures of the program itself are then not reported.
     pub hold: Option<OwnedFd>,
+    /// Called for a process that others must bring into its control group, while it waits for
+    /// the mappings of its new user namespace: the caller may not move processes there himself.
+    pub attach: Option<BeforePivot<'a>>,
     /// Called once all mounts and devices are in place and before the root is changed.
     pub before_pivot: Option<BeforePivot<'a>>,
+    /// Run by the process itself right after that, in its namespaces; needs `before_pivot`.
+    pub hooks: Option<&'a InnerHooks>,
 }
 
 /// What a launch calls before the root is changed, with the host's id of the process. The process
@@ -117,7 +124,8 @@ fn launch_in(
     for mount in makers.mounts(&plan.mounts, &views).iter() {
         mounts.push(makers.mount(mount, host, &views, descriptors, &mut idmaps)?);
     }
-    let (stdio, terminal) = if plan.process.tty && spaces.user.is_some() {
+    let late = spaces.user.is_some() || makers::leaves_devpts(&plan.mounts);
+    let (stdio, terminal) = if plan.process.tty && late {
         (PreparedStdio::Late, None)
     } else if plan.process.tty {
         let devpts = mounts
@@ -179,6 +187,7 @@ fn launch_in(
         } else {
             None
         },
+        root_change: RootChange::prepare(plan)?,
         shares_mounts: host_mounts.is_some(),
         before_pivot: options.before_pivot.is_some(),
     };
@@ -186,11 +195,15 @@ fn launch_in(
         features: host.features,
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
+        hooks: options.hooks,
     };
     let (reports, reporter) = report::pipe()?;
     let mut stages: Vec<Stage> = init.spaces.stages().collect();
     stages.extend(process.stdio.is_late().then_some(Stage::Terminal));
     stages.extend(options.before_pivot.map(|_| Stage::BeforePivot));
+    let attach = options.attach.filter(|_| stages.contains(&Stage::Mapped));
+    let elsewhere = attach.and_then(|_| cgroup::not_joined());
+    let cgroup = elsewhere.as_deref().unwrap_or(cgroup);
     let (parent, waiter) = sync_pair(&stages)?;
     let sync = waiter.as_ref();
     let child = |files: &[OwnedFd]| {
@@ -209,14 +222,24 @@ fn launch_in(
     let mut served = Served::new(cloned, terminal);
     if let Some(parent) = parent {
         let done = parent.serve(&stages, |message| match message.stage {
-            Stage::Mapped => served.map(&init.spaces, oom_score.as_deref()),
+            Stage::Mapped => served
+                .map(&init.spaces, oom_score.as_deref())
+                .and_then(|()| served.call(attach)),
             Stage::Born => served.born(message),
             Stage::Terminal => served.terminal(message, plan.process.console_size),
             Stage::BeforePivot => served.call(options.before_pivot),
         });
         served.check(done, stages.contains(&Stage::Born), &reports)?;
     }
-    let item = |failed: &Failed| item(failed, plan, &init).or_else(|| process.item(failed));
+    let hook = |failed: &Failed| match failed.step {
+        Step::Hook | Step::HookStatus => options.hooks?.path(failed.index),
+        _ => None,
+    };
+    let item = |failed: &Failed| {
+        hook(failed)
+            .or_else(|| item(failed, plan, &init))
+            .or_else(|| process.item(failed))
+    };
     let mut started = finish(
         served.cloned,
         &reports,
@@ -259,6 +282,13 @@ pub(crate) fn finish(
         return Err(match (failed.step, failed.errno) {
             (Step::Exec, Errno::NOENT | Errno::NOTDIR) => LaunchError::NotFound { program },
             (Step::Exec, source) => LaunchError::NotExecutable { program, source },
+            (Step::HookStatus, status) => {
+                let hook = item(&failed).unwrap_or_default();
+                let status = status.raw_os_error();
+                LaunchError::Stopped(format!(
+                    "createContainer hook {hook} failed: exit status {status}"
+                ))
+            }
             (step, source) => LaunchError::Step {
                 kind: step.kind(),
                 action: failed.action(item(&failed).as_deref()),
@@ -285,10 +315,15 @@ pub(crate) fn finish(
 /// What a step of the first half was about.
 fn item(failed: &Failed, plan: &LaunchPlan, init: &PreparedInit) -> Option<String> {
     match failed.step {
-        Step::Target | Step::MountOverProc | Step::Mount | Step::MountOptions => init
+        Step::Target
+        | Step::MountOverProc
+        | Step::Mount
+        | Step::MountSource
+        | Step::CopyUp
+        | Step::MountOptions => init
             .mounts
             .get(failed.index)
-            .map(|mount| mount.target.as_str().to_owned()),
+            .map(PreparedMount::describe),
         Step::Device => plan
             .devices
             .get(failed.index)

@@ -110,7 +110,14 @@ impl PreparedProcess {
         let candidates = if init {
             vec![c_string(INIT_PATH)?]
         } else {
-            candidates(program, &plan.env)?
+            candidates(
+                if plan.program.is_empty() {
+                    program
+                } else {
+                    &plan.program
+                },
+                &plan.env,
+            )?
         };
         let bounding = capabilities(&plan.capabilities)?;
         let cwd = if plan.cwd.is_empty() {

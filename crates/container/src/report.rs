@@ -65,6 +65,11 @@ steps! {
     TimeNamespace = "make a time namespace with its offsets",
     Clone = "clone a process with its namespaces",
     MountSource = "use the source of the mount at",
+    CopyUp = "copy the folder into the mount at",
+    RootPropagation = "set the propagation of the root",
+    HideHost = "hide the host's file systems",
+    Hook = "run the createContainer hook",
+    HookStatus = "go on after the createContainer hook",
 }
 
 impl Step {

@@ -53,9 +53,12 @@ pub struct LaunchPlan {
     /// Clocks of a new time namespace.
     #[serde(skip_serializing_if = "is_default")]
     pub time_offsets: Vec<TimeOffset>,
-    /// Propagation of the root mount: as [`MountOptions::propagation`], and `unbindable`.
+    /// Propagation of the root mount, one word as in [`MountOptions::propagation`].
     #[serde(skip_serializing_if = "is_default")]
     pub rootfs_propagation: String,
+    /// Change the root by chroot: where `/` is the initramfs, which no other root can replace.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_pivot: bool,
     /// SELinux context of the mounts.
     #[serde(skip_serializing_if = "is_default")]
     pub mount_label: String,
@@ -226,9 +229,10 @@ pub struct MountOptions {
     pub noexec: bool,
     /// `read_only` holds for the mounts below it, too (kernels from 5.12).
     pub recursive_read_only: bool,
-    /// `private`, `rprivate`, `slave`, `rslave`, `shared`, `rshared`; empty is `rprivate`.
+    /// `private`, `slave`, `shared`, `unbindable`, each with or without an `r` before it, several
+    /// with commas between them; empty is `rprivate`.
     pub propagation: String,
-    /// When reading a file changes its access time; not for bind mounts.
+    /// When reading a file changes its access time. Relative leaves a bind as its source is.
     pub access_time: AccessTime,
     /// Further `MOUNT_ATTR_*` to set.
     #[serde(skip_serializing_if = "is_default")]
@@ -248,6 +252,25 @@ pub struct MountOptions {
     /// A tmpfs begins with what the root file system has at its target (`tmpcopyup`).
     #[serde(skip_serializing_if = "is_default")]
     pub copy_up: bool,
+    /// A tmpfs has the mode of the folder it covers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub copy_mode: bool,
+    /// A bind has the options that are asked for and, where they may be taken off, none of its
+    /// source's. Read-only stays unless it is cleared.
+    #[serde(skip_serializing_if = "is_default")]
+    pub exact: bool,
+    /// A bind's source that is a symbolic link is mounted itself (`src-nofollow`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub source_nofollow: bool,
+    /// A target that is a symbolic link is covered itself (`dest-nofollow`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub target_nofollow: bool,
+    /// A bind's source that is a symbolic link is made anew at the target (`copy-symlink`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub copy_symlink: bool,
+    /// What is mounted at the target gets other options.
+    #[serde(skip_serializing_if = "is_default")]
+    pub remount: bool,
 }
 
 /// When reading a file changes its access time.
@@ -298,6 +321,10 @@ pub struct CgroupPlan {
     /// Limits that OCI bundles alone name.
     #[serde(skip_serializing_if = "is_default")]
     pub extra: CgroupExtra,
+    /// Whether to do without a group where none may be made and no limit is set; none leaves it to
+    /// the caller's rights: who is not root of the host does.
+    #[serde(skip_serializing_if = "is_default")]
+    pub optional: Option<bool>,
     /// systemd makes the group; `path` is then where it will be.
     #[serde(skip_serializing_if = "is_default")]
     pub systemd: Option<SystemdUnit>,
@@ -351,6 +378,9 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// File mode creation mask; 0o022 if none.
     pub umask: Option<u32>,
+    /// File that is executed; empty is what the first argument names.
+    #[serde(skip_serializing_if = "is_default")]
+    pub program: String,
     /// Exact sets: then `capabilities` and `ambient` are not looked at.
     #[serde(skip_serializing_if = "is_default")]
     pub capability_sets: Option<CapabilitySets>,

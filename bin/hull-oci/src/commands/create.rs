@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
-use hull_container::{Host, Launched, Options, Stdio, launch};
+use hull_container::{BeforePivot, Host, InnerHooks, LaunchError, Launched, Options, Stdio, launch};
 use hull_proto::oci::SystemdUnit;
 use hull_proto::plan::Namespace;
 use time::OffsetDateTime;
@@ -13,12 +13,17 @@ use crate::cli::Create;
 use crate::log::Log;
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Store, start_time, write_by_rename};
-use crate::{console, state, systemd};
+use crate::{console, rootless, state, systemd};
+
+/// Where there is no control group, it is killed by itself.
+const SIGKILL: i32 = 9;
 
 /// A container that was launched, and the folder it is recorded in.
 pub(crate) struct Made {
     pub(crate) launched: Launched,
     pub(crate) entry: Entry,
+    /// What is recorded.
+    pub(crate) record: Record,
     /// The unit of systemd that its group is.
     pub(crate) unit: Option<SystemdUnit>,
 }
@@ -55,6 +60,8 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
+    rootless::check(&translated.plan)?;
+    translated.plan.cgroup.optional = store.rootless;
     for warning in &translated.warnings {
         log.warn(warning);
     }
@@ -79,10 +86,11 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     if unit.is_some() {
         host.hierarchies = host.hierarchies.from_mount_points();
     }
-    match launch_in(args, &host, &translated, &entry, log, manner) {
-        Ok(launched) => Ok(Made {
+    match launch_in(args, &host, &translated, &entry, unit.as_ref(), log, manner) {
+        Ok((launched, record)) => Ok(Made {
             launched,
             entry,
+            record,
             unit: translated.plan.cgroup.systemd,
         }),
         Err(error) => {
@@ -90,6 +98,9 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
                 unit.undo();
             }
             let _ = entry.remove();
+            if let Ok(record) = record(args, &translated) {
+                record.hooks.after_delete(&record, log);
+            }
             Err(error)
         }
     }
@@ -114,9 +125,10 @@ fn launch_in(
     host: &Host,
     translated: &Translated,
     entry: &Entry,
+    unit: Option<&systemd::Started>,
     log: &Log,
     manner: &Manner,
-) -> Result<Launched> {
+) -> Result<(Launched, Record)> {
     if translated.plan.cgroup.systemd.is_none()
         && let Some(group) = host
             .hierarchies
@@ -133,7 +145,7 @@ fn launch_in(
         .as_deref()
         .map(console::connect)
         .transpose()?;
-    let hold: Option<OwnedFd> = if manner.hold {
+    let hold: Option<OwnedFd> = if manner.hold || !translated.hooks.start_container.is_empty() {
         Some(entry.make_fifo()?)
     } else {
         None
@@ -145,13 +157,34 @@ fn launch_in(
         stdout: rustix::stdio::stdout(),
         stderr: rustix::stdio::stderr(),
     };
+    let attach = |pid| match unit.map(|unit| unit.attach(pid)) {
+        Some(Err(error)) => Err(LaunchError::Stopped(format!("{error:#}"))),
+        _ => Ok(()),
+    };
+    let inner = match translated.hooks.inner() {
+        hooks if hooks.is_empty() => None,
+        hooks => Some(InnerHooks::prepare(&hooks)?),
+    };
+    let before_pivot = |pid| {
+        translated
+            .hooks
+            .on_create(&planned, pid, inner.as_ref())
+            .map_err(|error| LaunchError::Stopped(format!("{error:#}")))
+    };
     let options = Options {
         die_with_parent: false,
         hold,
+        before_pivot: needs_stop(translated).then_some(BeforePivot(&before_pivot)),
+        hooks: inner.as_ref(),
+        attach: unit.filter(|unit| unit.attaches()).map(|_| BeforePivot(&attach)),
         ..Options::default()
     };
     let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
-        .map_err(spec::name_field)?;
+        .map_err(|error| rootless::name_limit(error, &translated.spec))
+        .map_err(|error| match inner.as_ref().map(InnerHooks::output) {
+            Some(said) if !said.is_empty() => error.context(format!("hooks said: {said}")),
+            _ => error,
+        })?;
     for warning in &launched.process.warnings {
         log.warn(warning);
     }
@@ -166,7 +199,7 @@ fn launch_in(
             planned.cgroup.clone()
         },
         root_mount: launched.root_mount,
-        ..planned
+        ..planned.clone()
     };
     let recorded = entry
         .write(&known)
@@ -177,12 +210,18 @@ fn launch_in(
         .and_then(|()| pid_file(args.pid_file.as_deref(), pid));
     if let Err(error) = recorded {
         let _ = launched.cgroup.kill_all();
+        let _ = hull_sys::pidfd::send_signal(&launched.process.pidfd, SIGKILL);
         let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
         launched.cgroup.abandon();
         known.detach_root();
         return Err(error);
     }
-    Ok(launched)
+    Ok((launched, known))
+}
+
+/// Whether something is to be done once the namespaces are there.
+fn needs_stop(translated: &Translated) -> bool {
+    translated.hooks.needs_stop()
 }
 
 /// Writes the file of `--pid-file`.
@@ -222,6 +261,7 @@ fn record(args: &Create, translated: &Translated) -> Result<Record> {
         own_users: translated.plan.namespaces.user != Namespace::Host,
         own_clocks: translated.plan.namespaces.time != Namespace::Host,
         root_mount: None,
+        hooks: translated.hooks.clone(),
         process: translated.plan.process.clone(),
     })
 }

@@ -8,6 +8,7 @@ use hull_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::Delete;
+use crate::log::Log;
 use crate::state::{Record, Status, Store};
 use crate::systemd;
 
@@ -20,7 +21,7 @@ const STRAGGLER_PAUSE: Duration = Duration::from_millis(10);
 /// Tries to remove a control group; each takes its time by itself.
 const REMOVE_TRIES: u32 = 2;
 
-pub(crate) fn delete(args: &Delete, store: &Store) -> Result<()> {
+pub(crate) fn delete(args: &Delete, store: &Store, log: &Log) -> Result<()> {
     let (entry, record) = match store.open(&args.id) {
         Ok(found) => found,
         Err(error) => {
@@ -44,7 +45,9 @@ pub(crate) fn delete(args: &Delete, store: &Store) -> Result<()> {
     remove_group(&record, &host, status)?;
     wait_for_end(&record)?;
     record.detach_root();
-    entry.remove()?;
+    if entry.remove()? {
+        record.hooks.after_delete(&record, log);
+    }
     Ok(())
 }
 

@@ -19,8 +19,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Rootless};
 use crate::log::Log;
+use crate::rootless;
 use crate::state::Store;
 
 /// What `exec` ends with when there is no process to tell the status of, as in runc.
@@ -28,16 +29,25 @@ const EXIT_EXEC_FAILED: u8 = 255;
 
 /// Runs the command; its code is what the program ends with.
 pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
-    let mut store = Store::new(&cli.globals.root);
+    let root = match cli.globals.root {
+        Some(root) => root,
+        None => rootless::default_root()?,
+    };
+    let mut store = Store::new(&root);
     store.systemd = cli.globals.systemd_cgroup;
+    store.rootless = match cli.globals.rootless {
+        Rootless::Auto => None,
+        Rootless::True => Some(true),
+        Rootless::False => Some(false),
+    };
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Command::Create(args) => create::create(&args, &store, log).map(done),
-        Command::Start(args) => start::start(&args, &store).map(done),
+        Command::Start(args) => start::start(&args, &store, log).map(done),
         Command::Run(args) => run::run(&args, &store, log),
         Command::State(args) => state::state(&args, &store).map(done),
         Command::Kill(args) => kill::kill(&args, &store).map(done),
-        Command::Delete(args) => delete::delete(&args, &store).map(done),
+        Command::Delete(args) => delete::delete(&args, &store, log).map(done),
         Command::Exec(args) => exec::exec(&args, &store, log).or_else(|error| {
             log.error(&format!("exec failed: {error:#}"));
             Ok(ExitCode::from(EXIT_EXEC_FAILED))

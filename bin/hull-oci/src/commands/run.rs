@@ -3,9 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use hull_container::Host;
+use hull_sys::pidfd;
 
-use super::create::{Manner, make};
-use super::exit_code;
+use super::create::{Made, Manner, make};
+use super::{exit_code, start};
 use crate::cli::Run;
 use crate::log::Log;
 use crate::state::Store;
@@ -18,12 +20,35 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
         detached: args.detach,
     };
     if args.detach {
-        make(&args.create, store, log, &manner)?;
-        return Ok(ExitCode::SUCCESS);
+        let made = make(&args.create, store, log, &manner)?;
+        return match go(&made, store, log) {
+            Ok(()) => Ok(ExitCode::SUCCESS),
+            Err(error) => {
+                let _ = pidfd::wait(&made.launched.process.pidfd, true);
+                clean_up(made, args, log)?;
+                Err(error)
+            }
+        };
     }
     let signals = Signals::collect()?;
     let made = make(&args.create, store, log, &manner)?;
+    let started = go(&made, store, log);
     let status = supervise::wait(&made.launched.process, &signals);
+    clean_up(made, args, log)?;
+    started?;
+    status.map(exit_code)
+}
+
+/// Runs the hooks around the start, and starts what waits for that.
+fn go(made: &Made, store: &Store, log: &Log) -> Result<()> {
+    if made.record.hooks.is_empty() {
+        return Ok(());
+    }
+    start::begin(&made.entry, &made.record, store, &Host::detect()?, log)
+}
+
+/// Takes away what the container leaves.
+fn clean_up(made: Made, args: &Run, log: &Log) -> Result<()> {
     // Without a pid namespace of its own, others may have outlived the first.
     if let Err(error) = made.launched.cgroup.kill_all() {
         log.warn(&error.to_string());
@@ -38,9 +63,10 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
             log.warn(&error.to_string());
         }
         if made.launched.root_mount.is_some() {
-            store.open(&args.create.id)?.1.detach_root();
+            made.record.detach_root();
         }
         made.entry.remove()?;
+        made.record.hooks.after_delete(&made.record, log);
     }
-    status.map(exit_code)
+    Ok(())
 }

@@ -2,16 +2,52 @@
 
 use anyhow::{Result, bail};
 use hull_container::Host;
+use hull_sys::pidfd;
 
 use crate::cli::Id;
-use crate::state::{Status, Store};
+use crate::log::Log;
+use crate::state::{Entry, Record, Status, Store};
 
-pub(crate) fn start(args: &Id, store: &Store) -> Result<()> {
+const SIGKILL: i32 = 9;
+
+pub(crate) fn start(args: &Id, store: &Store, log: &Log) -> Result<()> {
     let (entry, record) = store.open(&args.id)?;
-    match record.status(&entry, &Host::detect()?)? {
-        Status::Created => entry.release(),
+    let host = Host::detect()?;
+    // Hooks run once, whoever else calls.
+    let _lock = if record.hooks.is_empty() {
+        None
+    } else {
+        Some(entry.lock()?)
+    };
+    match record.status(&entry, &host)? {
+        Status::Created => begin(&entry, &record, store, &host, log),
         Status::Creating => bail!("cannot start a container that is still being created"),
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
+}
+
+/// Runs the hooks and lets the process go on, if it waits. If a hook before that fails, the
+/// container is stopped.
+pub(crate) fn begin(
+    entry: &Entry,
+    record: &Record,
+    store: &Store,
+    host: &Host,
+    log: &Log,
+) -> Result<()> {
+    if let Err(error) = record.hooks.on_start(record, host, &store.seccomp_cache()) {
+        if let Some(process) = record.process() {
+            let _ = pidfd::send_signal(&process, SIGKILL);
+        }
+        if let Ok(Some(group)) = record.open_cgroup(host) {
+            let _ = group.kill_all();
+        }
+        return Err(error);
+    }
+    if entry.is_waiting() {
+        entry.release()?;
+    }
+    record.hooks.after_start(record, log);
+    Ok(())
 }

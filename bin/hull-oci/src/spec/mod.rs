@@ -21,6 +21,8 @@ use hull_proto::LaunchPlan;
 use hull_proto::plan::RootFs;
 use oci_spec::runtime::Spec;
 
+use crate::hooks::{self, Hooks};
+
 pub(crate) use cgroups_path::place as place_cgroup;
 pub(crate) use limit_error::{name_field, name_limit};
 pub(crate) use process::translate as translate_process;
@@ -40,6 +42,8 @@ pub(crate) struct Translated {
     pub(crate) fds: Vec<OwnedFd>,
     /// The specification it came from.
     pub(crate) spec: Spec,
+    /// Programs run at points of its life.
+    pub(crate) hooks: Hooks,
     /// What the user should know.
     pub(crate) warnings: Vec<String>,
 }
@@ -97,7 +101,6 @@ pub(crate) fn translate_spec(
     seccomp_cache: &Path,
 ) -> Result<Translated> {
     check_version(spec.version())?;
-    unsupported("hooks", spec.hooks().as_ref().is_some_and(has_hooks))?;
     unsupported("vm", spec.vm().is_some())?;
     unsupported("solaris", spec.solaris().is_some())?;
     unsupported("windows", spec.windows().is_some())?;
@@ -158,9 +161,11 @@ pub(crate) fn translate_spec(
             bail!("config.json: {field} needs a uts namespace in linux.namespaces");
         }
     }
+    let hooks = spec.hooks().as_ref().map(hooks::translate).transpose()?;
     Ok(Translated {
         plan,
         fds,
+        hooks: hooks.unwrap_or_default(),
         spec,
         warnings,
     })
@@ -175,20 +180,6 @@ fn check_version(version: &str) -> Result<()> {
         bail!("config.json: ociVersion {version} is not supported, 1.x is");
     }
     Ok(())
-}
-
-#[allow(deprecated)] // prestart hooks must be noticed as long as bundles have them
-fn has_hooks(hooks: &oci_spec::runtime::Hooks) -> bool {
-    [
-        hooks.prestart(),
-        hooks.create_runtime(),
-        hooks.create_container(),
-        hooks.start_container(),
-        hooks.poststart(),
-        hooks.poststop(),
-    ]
-    .into_iter()
-    .any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))
 }
 
 /// An absolute path as text, or an error that names the field.
