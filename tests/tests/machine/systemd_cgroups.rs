@@ -5,7 +5,7 @@ use hull_testkit::machine::Guest;
 
 use crate::kit::{Scratch, furnish};
 
-const COMMANDS: [(&str, &str); 8] = [
+const COMMANDS: [(&str, &str); 9] = [
     (
         "life",
         r#"make one '.process.args = ["sleep","100"] | .linux.cgroupsPath = "machine-deep.slice:hull:one" | .annotations = {"org.systemd.property.TimeoutStopSec":"7","org.systemd.property.CollectMode":"'"'inactive-or-failed'"'"}'
@@ -88,6 +88,23 @@ for RUNTIME in hull-oci runc; do
  $RUNTIME delete -f same; done
 diff /run/runc.shown /run/hull-oci.shown && echo same"#,
     ),
+    // A user's own systemd, with the part of the tree that is given to it.
+    (
+        "user",
+        r#"loginctl enable-linger ada; for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do test -S /run/user/1000/bus && break; sleep 1; done
+chmod -R a+rX /payload; cat >/run/user.sh <<'END'
+. /kit.sh
+export XDG_RUNTIME_DIR=/run/user/1000 HOME=/home/ada B=/home/ada/b ROOTLESS=1; cd
+make user '.process.args = ["sleep","100"] | .linux.cgroupsPath = "user.slice:hull:user" | .linux.resources = {memory:{limit:67108864},pids:{limit:20}}' || fail make
+hull-oci --systemd-cgroup run -d --bundle $B/user user </dev/null || fail run
+cat /proc/$(hull-oci state user | jq .pid)/cgroup
+G=/sys/fs/cgroup$(cut -d: -f3 /proc/$(hull-oci state user | jq .pid)/cgroup); is $G/memory.max 67108864; is $G/pids.max 20
+systemctl --user show hull-user.scope -p MemoryMax -p ActiveState
+hull-oci update --pids-limit 30 user || fail update; is $G/pids.max 30
+hull-oci delete -f user || fail delete; test ! -e $G || fail "the group stays"; systemctl --user is-active hull-user.scope; echo whole
+END
+runuser -u ada -- bash /run/user.sh"#,
+    ),
     // Without dbus, through systemd's own socket.
     (
         "private",
@@ -100,7 +117,9 @@ DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere hull-oci --systemd-cgroup run --bundl
 fn scopes_of_a_real_systemd() {
     let scratch = Scratch::new("scopes");
     let report = furnish(Guest::systemd(&scratch.0), &COMMANDS).run();
-    for name in ["life", "limits", "name", "failed", "killed", "private"] {
+    for name in [
+        "life", "limits", "name", "failed", "killed", "private", "user",
+    ] {
         report.check(name, 0, "whole");
     }
     report.check("life", 0, "Slice=machine-deep.slice");
@@ -109,6 +128,7 @@ fn scopes_of_a_real_systemd() {
     report.check("limits", 0, "MemoryMax=67108864");
     report.check("limits", 0, "DevicePolicy=strict");
     report.check("failed", 0, "linux.resources.cpu.cpus");
+    report.check("user", 0, "/user@1000.service/user.slice/hull-user.scope");
     report.check("run", 3, "0::/system.slice/hull-run.scope");
     report.check("run", 3, "status 5");
     report.check("runc", 0, "same");

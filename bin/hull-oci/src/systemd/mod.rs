@@ -13,6 +13,8 @@ mod holder;
 mod properties;
 mod value;
 
+use std::cell::RefCell;
+
 use anyhow::{Context as _, Result, bail};
 use hull_container::Host;
 use hull_proto::oci::SystemdUnit;
@@ -194,6 +196,17 @@ impl Systemd {
         Ok(())
     }
 
+    fn attach(&mut self, unit: &str, pid: u32) -> Result<()> {
+        let body = vec![
+            Value::text(unit),
+            Value::text(""),
+            Value::Array("u".to_owned(), vec![Value::U32(pid)]),
+        ];
+        self.manager("AttachProcessesToUnit", body)
+            .map(drop)
+            .with_context(|| format!("systemd refuses to bring process {pid} into {unit}"))
+    }
+
     fn set_properties(&mut self, unit: &str, properties: Properties) -> Result<()> {
         let body = vec![
             Value::text(unit),
@@ -215,15 +228,27 @@ fn is_refused(error: &anyhow::Error, name: &str) -> bool {
 /// A unit that was just started for a container.
 #[derive(Debug)]
 pub(crate) struct Started {
-    systemd: Systemd,
+    systemd: RefCell<Systemd>,
     unit: String,
+    /// It is the user's own, who may move no process into it from outside.
+    attaches: bool,
     _holder: Option<Holder>,
 }
 
 impl Started {
     /// Undoes it: the container could not be made.
-    pub(crate) fn undo(mut self) {
-        let _ = self.systemd.stop(&self.unit);
+    pub(crate) fn undo(self) {
+        let _ = self.systemd.borrow_mut().stop(&self.unit);
+    }
+
+    /// Whether systemd has to bring processes into the unit.
+    pub(crate) fn attaches(&self) -> bool {
+        self.attaches
+    }
+
+    /// Has systemd bring a process into the unit.
+    pub(crate) fn attach(&self, pid: u32) -> Result<()> {
+        self.systemd.borrow_mut().attach(&self.unit, pid)
     }
 }
 
@@ -270,8 +295,9 @@ fn start_at(
         }
     }
     Ok(Started {
-        systemd,
+        systemd: RefCell::new(systemd),
         unit: unit.unit.clone(),
+        attaches: unit.user,
         _holder: holder,
     })
 }
@@ -279,6 +305,14 @@ fn start_at(
 /// Stops the unit of a container that has ended.
 pub(crate) fn stop(unit: &SystemdUnit) -> Result<()> {
     Systemd::connect(&Address::of(unit.user)?)?.stop(&unit.unit)
+}
+
+/// Brings one more process into the unit of a container, if its user may not do so himself.
+pub(crate) fn attach(unit: &SystemdUnit, pid: u32) -> Result<()> {
+    if !unit.user {
+        return Ok(());
+    }
+    Systemd::connect(&Address::of(true)?)?.attach(&unit.unit, pid)
 }
 
 /// Tells systemd of other limits: it would set its own back when it is reloaded.
