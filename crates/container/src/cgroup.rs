@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use hull_model::Resources;
+use hull_model::limits::CgroupExtra;
 use hull_proto::plan::{CgroupPlan, DeviceRule as PlanRule};
 use hull_sys::Errno;
 use hull_sys::cgroup::{self, Cgroup, CgroupError, DeviceKind, DeviceRule, View};
@@ -29,7 +31,7 @@ pub(crate) fn create(
         .hierarchies
         .create_with(&plan.path, limits, extra, host.features);
     let group = match made {
-        Err(error) if is_refused(&error) => match cgroup::absent(limits, extra) {
+        Err(error) if is_refused(&error, plan) => match cgroup::absent(limits, extra) {
             // As runc: whoever may make no group, and sets no limit, does without.
             Some(none) => return Ok(none),
             None => return Err(error.into()),
@@ -39,7 +41,7 @@ pub(crate) fn create(
     let set = group.apply_with(limits, extra).and_then(|found| {
         match group.set_devices(&rules) {
             // Nor may such a caller load programs; nodes of devices cannot be made either.
-            Err(error) if is_refused(&error) => Ok(found),
+            Err(error) if is_refused(&error, plan) => Ok(found),
             result => result.map(|()| found),
         }
     });
@@ -55,9 +57,15 @@ pub(crate) fn create(
     }
 }
 
+/// What a process joins by itself that is brought into its group by others.
+pub(crate) fn not_joined() -> Option<Box<dyn Cgroup>> {
+    cgroup::absent(&Resources::default(), &CgroupExtra::default())
+}
+
 /// Whether it failed for want of privileges that the caller cannot have.
-fn is_refused(error: &CgroupError) -> bool {
-    matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)) && is_unprivileged()
+fn is_refused(error: &CgroupError, plan: &CgroupPlan) -> bool {
+    matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
+        && plan.optional.unwrap_or_else(is_unprivileged)
 }
 
 /// A user other than root, or root of a user namespace.

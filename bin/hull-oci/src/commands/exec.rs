@@ -13,8 +13,9 @@ use crate::cli::Exec;
 use crate::console;
 use crate::log::Log;
 use crate::spec::{self, absolute};
-use crate::state::{Record, Status, Store};
+use crate::state::{Record, Status, Store, no_group};
 use crate::supervise::{self, Signals};
+use crate::systemd;
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     if args.preserve_fds > 0 {
@@ -58,10 +59,13 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let group = record
         .open_cgroup(&host)?
         .context("the container's control group is gone")?;
+    // Where the caller may not move it into the group, systemd does so a moment later.
+    let unit = record.systemd.as_ref().filter(|unit| unit.user);
+    let elsewhere = unit.and_then(|_| no_group());
     let target = ExecTarget {
         pid: record.pid,
         pidfd: std::os::fd::AsFd::as_fd(&process),
-        cgroup: group.as_ref(),
+        cgroup: elsewhere.as_deref().unwrap_or(group.as_ref()),
         also: record.own_namespaces(),
         chroot: record.root_mount.is_some(),
     };
@@ -72,6 +76,11 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     };
     let cache = store.seccomp_cache();
     let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &Options::default())?;
+    if let Some(unit) = unit
+        && let Err(error) = systemd::attach(unit, started.pid)
+    {
+        log.warn(&format!("{error:#}"));
+    }
     for warning in &started.warnings {
         log.warn(warning);
     }

@@ -54,7 +54,10 @@ pub enum CgroupError {
         source: std::io::Error,
     },
     /// A controller is missing.
-    #[error("the host has no {controller} controller for control groups")]
+    #[error(
+        "there is no {controller} controller for the control group: the kernel lacks it, it is not \
+         delegated to the caller, or (cgroup v2) a group above holds processes"
+    )]
     NoController {
         /// Which.
         controller: &'static str,
