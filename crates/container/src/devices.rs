@@ -26,7 +26,13 @@ const LINKS: [(&std::ffi::CStr, &std::ffi::CStr); 6] = [
 pub(crate) struct PreparedDev {
     dev: Target,
     nodes: Vec<Node>,
+    /// It is the host's, and nothing is made in it.
+    is_bound: bool,
 }
+
+/// Folder in which an image's symbolic links are not followed: nodes are not to be led into what
+/// else is mounted.
+const DEV: &str = "/dev/";
 
 #[derive(Debug)]
 struct Node {
@@ -40,32 +46,32 @@ struct Node {
 }
 
 impl PreparedDev {
-    /// `None` if the plan shows the host's /dev, which must not be changed.
+    /// A /dev that is bound there, the host's for one, is left as it is.
     pub(crate) fn prepare(
         devices: &[PlanDevice],
         mounts: &[PlanMount],
-    ) -> Result<Option<Self>, LaunchError> {
+    ) -> Result<Self, LaunchError> {
         let last = mounts
             .iter()
             .rev()
             .find(|mount| mount.target.trim_end_matches('/') == "/dev");
-        if matches!(
+        let is_bound = matches!(
             last,
             Some(PlanMount {
                 kind: MountKind::Bind { .. },
                 ..
             })
-        ) {
-            return Ok(None);
-        }
+        );
+        let devices = if is_bound { &[] } else { devices };
         let nodes = devices
             .iter()
             .map(Node::prepare)
             .collect::<Result<_, _>>()?;
-        Ok(Some(Self {
+        Ok(Self {
             dev: Target::new("/dev")?,
             nodes,
-        }))
+            is_bound,
+        })
     }
 
     /// Runs in the child, with the umask at zero and the host's /dev still in sight.
@@ -74,12 +80,22 @@ impl PreparedDev {
         root: BorrowedFd<'_>,
         console: Option<BorrowedFd<'_>>,
     ) -> Result<(), Failed> {
+        if self.is_bound {
+            let Some(terminal) = console else {
+                return Ok(());
+            };
+            let dev = self.dev.ensure_plain(root, true).at(Step::Console)?;
+            return match cover_console(dev.as_fd(), terminal) {
+                Err(Errno::NOENT) => Ok(()),
+                result => result.at(Step::Console),
+            };
+        }
         for (index, node) in self.nodes.iter().enumerate() {
             node.make(root).at_index(Step::Device, index)?;
         }
         // Not through a symlink in the image (CVE-2026-41579): the descriptor is inside in any
         // case, but links belong into the container's own /dev.
-        let dev = self.dev.ensure(root, true).at(Step::Links)?;
+        let dev = self.dev.ensure_plain(root, true).at(Step::Links)?;
         for (target, name) in LINKS {
             match rustix::fs::symlinkat(target, &dev, name) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -106,6 +122,10 @@ fn make_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Resu
         Ok(_) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
+    cover_console(dev, terminal)
+}
+
+fn cover_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Result<()> {
     let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(dev, c"console", path, Mode::empty())?;
     mount::attach(mount::clone_tree(terminal, c"", false)?, target)
@@ -114,7 +134,9 @@ fn make_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Resu
 impl Node {
     fn prepare(device: &PlanDevice) -> Result<Self, LaunchError> {
         let target = Target::new(&device.path)?;
-        let kind = if device.block {
+        let kind = if device.fifo {
+            FileType::Fifo
+        } else if device.block {
             FileType::BlockDevice
         } else {
             FileType::CharacterDevice
@@ -123,14 +145,23 @@ impl Node {
             host_path: c_string(target.as_str())?,
             target,
             kind,
-            number: makedev(device.major, device.minor),
+            number: if device.fifo {
+                0
+            } else {
+                makedev(device.major, device.minor)
+            },
             mode: Mode::from_raw_mode(device.mode & 0o7777),
             owner: (device.uid, device.gid),
         })
     }
 
     fn make(&self, root: BorrowedFd<'_>) -> hull_sys::Result<()> {
-        let (parent, name) = self.target.ensure_parent(root)?;
+        let is_plain = self.target.as_str().starts_with(DEV);
+        let (parent, name) = if is_plain {
+            self.target.ensure_plain_parent(root)?
+        } else {
+            self.target.ensure_parent(root)?
+        };
         match rustix::fs::mknodat(&parent, name.as_c_str(), self.kind, self.mode, self.number) {
             Ok(()) => {}
             // There already, by a mount of the user's or from the image: it counts if it is the
@@ -169,7 +200,11 @@ impl Node {
         if FileType::from_raw_mode(stat.st_mode) != self.kind || stat.st_rdev != self.number {
             return Err(Errno::NODEV);
         }
-        let target = self.target.ensure(root, false)?;
+        let target = if self.target.as_str().starts_with(DEV) {
+            self.target.ensure_plain(root, false)?
+        } else {
+            self.target.ensure(root, false)?
+        };
         mount::attach(mount::clone_tree(node.as_fd(), c"", false)?, target)
     }
 }

@@ -109,9 +109,11 @@ fn file_systems(
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old_root = rustix::fs::open(c"/", flags, Mode::empty()).at(Step::Rootfs)?;
     let slot = match &init.slot {
-        Some(path) => {
-            Some(rustix::fs::open(path.as_c_str(), flags, Mode::empty()).at(Step::Rootfs)?)
-        }
+        Some(path) => match rustix::fs::open(path.as_c_str(), flags, Mode::empty()) {
+            // The container's ids do not reach the folder, only its descriptor.
+            Err(Errno::ACCESS) if init.spaces.user.is_some() => None,
+            opened => Some(opened.at(Step::Rootfs)?),
+        },
         None => None,
     };
     let root = init

@@ -21,7 +21,7 @@ use hull_sys::features::Features;
 
 use crate::idmap::IdMaps;
 use crate::mounts::PreparedMount;
-use crate::rootfs::PreparedRoot;
+use crate::rootfs::{self, PreparedRoot};
 use crate::spaces::Spaces;
 use crate::userns;
 use crate::{Host, LaunchError};
@@ -41,6 +41,8 @@ pub(crate) struct Makers<'a> {
     is_v2: bool,
     /// The control group namespace is the caller's.
     shares_groups: bool,
+    /// Mounts that the host makes below the root folder later are seen inside.
+    slave_root: bool,
 }
 
 impl<'a> Makers<'a> {
@@ -50,12 +52,14 @@ impl<'a> Makers<'a> {
         is_v2: bool,
     ) -> Result<Self, LaunchError> {
         let shares_groups = plan.namespaces.cgroup == Namespace::Host;
+        let slave_root = rootfs::is_slave(&plan.rootfs_propagation);
         let Some(user) = &spaces.user else {
             return Ok(Self {
                 spaces,
                 binds_by_child: false,
                 is_v2,
                 shares_groups,
+                slave_root,
             });
         };
         user.check_user(&plan.process.user)?;
@@ -64,6 +68,7 @@ impl<'a> Makers<'a> {
             binds_by_child: !userns::can_mount(),
             is_v2,
             shares_groups,
+            slave_root,
         })
     }
 
@@ -79,7 +84,7 @@ impl<'a> Makers<'a> {
     ) -> Result<PreparedRoot, LaunchError> {
         match root {
             RootFs::Directory { path } if self.binds_by_child => PreparedRoot::by_path(path),
-            _ => PreparedRoot::prepare(root, features),
+            _ => PreparedRoot::prepare(root, features, self.slave_root),
         }
     }
 
@@ -112,7 +117,10 @@ impl<'a> Makers<'a> {
             MountKind::Bind { .. } if self.binds_by_child => {
                 return PreparedMount::bind_by_path(mount, host.features);
             }
-            _ => PreparedMount::prepare(mount, host, views, descriptors)?,
+            _ => {
+                let by_parent = self.spaces.user.is_none();
+                PreparedMount::prepare(mount, host, views, descriptors, by_parent)?
+            }
         };
         if let Some(idmap) = &mount.options.idmap {
             let is_bind = matches!(
@@ -195,4 +203,13 @@ fn file_system(kind: &str, data: Vec<String>) -> MountKind {
         source: kind.to_owned(),
         data,
     }
+}
+
+/// Whether the child makes a devpts whatever the namespaces.
+pub(crate) fn leaves_devpts(mounts: &[PlanMount]) -> bool {
+    let is_devpts = |mount: &PlanMount| match &mount.kind {
+        MountKind::Filesystem { kind, .. } => kind == "devpts",
+        _ => false,
+    };
+    mounts.iter().any(is_devpts)
 }

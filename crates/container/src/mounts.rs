@@ -1,19 +1,35 @@
 //! The mounts of a plan: sources prepared by the parent, attached in order by the child.
 
+mod bind;
+mod copy_up;
+mod fd_path;
+mod fresh;
+mod options;
+
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use hull_proto::plan::{AccessTime, MountKind, MountOptions, PlanMount};
-use hull_sys::features::{Feature, Features};
-use hull_sys::mount::{self, Attr, FsContext, Propagation, SetAttr};
+use hull_proto::plan::{MountKind, MountOptions, PlanMount};
+use hull_sys::features::Features;
+use hull_sys::mount::{self, Attr};
 use hull_sys::{Errno, path};
+use rustix::fs::Mode;
 
 use crate::cgroup::CgroupView;
-use crate::error::prepare;
 use crate::report::{At, Failed, Step};
-use crate::rootfs::{c_path, c_string, open_path};
+use crate::rootfs::c_path;
 use crate::target::Target;
 use crate::{Host, LaunchError};
+
+use bind::BindByPath;
+use fresh::{Fresh, Made};
+use options::Late;
+
+pub(crate) use fd_path::FdPath;
+pub(crate) use fresh::plain as fresh;
+pub(crate) use options::{Spreads, attributes, set_read_only};
 
 /// Files of procfs over which a mount is harmless (what lxcfs provides, as with runc).
 const OVER_PROC: [&str; 11] = [
@@ -30,6 +46,12 @@ const OVER_PROC: [&str; 11] = [
     "/proc/sys/crypto/fips_enabled",
 ];
 
+/// Folders that others trust or that are filled later: no symbolic link of the image leads their
+/// mount elsewhere (CVE-2019-19921, CVE-2026-41579).
+const PLAIN: [&str; 3] = [PROC, "/sys", DEV];
+const PROC: &str = "/proc";
+const DEV: &str = "/dev";
+
 /// Where the source comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
@@ -42,41 +64,14 @@ pub(crate) enum Source {
     Cgroup2,
     /// A path of the host: cloned by the child where the parent may not.
     Path(Box<BindByPath>),
-    /// Any other file system: type, then options in order.
-    Fresh(CString, Vec<(CString, Option<CString>)>),
+    /// Any other file system.
+    Fresh(Box<Fresh>),
+    /// Other options for what is mounted there.
+    Remount(Box<Fresh>),
+    /// No mount: a symbolic link.
+    Link(CString),
     /// v1: a tmpfs with a bind in each folder.
     CgroupV1(CgroupView),
-}
-
-/// A bind that the child makes in its own mount namespace.
-#[derive(Debug)]
-pub(crate) struct BindByPath {
-    path: CString,
-    recursive: bool,
-    options: MountOptions,
-    features: Features,
-}
-
-impl BindByPath {
-    fn make(&self) -> hull_sys::Result<OwnedFd> {
-        let opened = open_c_path(&self.path)?;
-        let tree = mount::clone_tree(opened.as_fd(), c"", self.recursive)?;
-        // Nothing is made of the error but its number: that of an empty text takes no memory.
-        let fail = |source| LaunchError::Prepare {
-            action: String::new(),
-            source,
-        };
-        match set_bind_options(&tree, &self.options, self.recursive, self.features, fail) {
-            Ok(_) => Ok(tree),
-            Err(LaunchError::Prepare { source, .. }) => Err(source),
-            Err(_) => Err(Errno::INVAL),
-        }
-    }
-}
-
-fn open_c_path(path: &std::ffi::CStr) -> hull_sys::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A mount ready to be attached.
@@ -86,82 +81,93 @@ pub(crate) struct PreparedMount {
     pub(crate) source: Source,
     is_dir: bool,
     attributes: Attr,
-    may_cover_proc: bool,
-    /// Kernels before 5.12: `MS_*` for a remount and for the propagation, after attaching.
+    over_proc: OverProc,
+    nofollow: bool,
+    covers: Covers,
+    /// Made read-only once all is made in it: others may be mounted below.
+    sealed: bool,
+    /// The child's own mount, kept until then.
+    kept: OnceCell<OwnedFd>,
+    /// What is done once it is attached.
     late: Option<Late>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Late {
-    remount: u64,
-    propagation: u64,
+/// What a mount may cover of procfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OverProc {
+    No,
+    Yes,
 }
 
-pub(crate) fn attributes(options: &MountOptions) -> Attr {
-    let mut attributes = Attr::empty();
-    for (set, attribute) in [
-        (options.read_only, Attr::MOUNT_ATTR_RDONLY),
-        (options.nosuid, Attr::MOUNT_ATTR_NOSUID),
-        (options.nodev, Attr::MOUNT_ATTR_NODEV),
-        (options.noexec, Attr::MOUNT_ATTR_NOEXEC),
-        (
-            options.access_time == AccessTime::Strict,
-            Attr::MOUNT_ATTR_STRICTATIME,
-        ),
-        (
-            options.access_time == AccessTime::Never,
-            Attr::MOUNT_ATTR_NOATIME,
-        ),
-    ] {
-        if set {
-            attributes |= attribute;
+/// What a new file system takes over from the folder that it covers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Covers {
+    mode: bool,
+    owner: bool,
+    content: bool,
+}
+
+impl Covers {
+    fn of(mount: &PlanMount) -> Self {
+        let options = &mount.options;
+        let has = |name: &str| match &mount.kind {
+            MountKind::Tmpfs { data } => data.split(',').any(|option| option.starts_with(name)),
+            MountKind::Filesystem { data, .. } => data
+                .iter()
+                .flat_map(|option| option.split(','))
+                .any(|option| option.starts_with(name)),
+            _ => false,
+        };
+        Self {
+            mode: options.copy_mode,
+            owner: options.copy_up && !has("uid=") && !has("gid="),
+            content: options.copy_up,
         }
     }
-    attributes
-}
 
-fn propagation(text: &str) -> Result<(Propagation, bool), LaunchError> {
-    Ok(match text {
-        "" | "rprivate" => (Propagation::Private, true),
-        "private" => (Propagation::Private, false),
-        "slave" => (Propagation::Slave, false),
-        "rslave" => (Propagation::Slave, true),
-        "shared" => (Propagation::Shared, false),
-        "rshared" => (Propagation::Shared, true),
-        other => {
-            return Err(LaunchError::Plan(format!(
-                "unknown mount propagation {other:?}"
-            )));
+    /// Runs in the child, before the mount covers `target`.
+    fn take(self, target: BorrowedFd<'_>, mount: BorrowedFd<'_>) -> hull_sys::Result<()> {
+        if self.mode {
+            let mode = rustix::fs::fstat(target)?.st_mode & 0o7777;
+            let flags = rustix::fs::AtFlags::empty();
+            rustix::fs::chmodat(mount, c".", Mode::from_raw_mode(mode), flags)?;
         }
-    })
+        if self.content {
+            copy_up::copy(target, mount, self.owner)?;
+        }
+        Ok(())
+    }
 }
 
 impl PreparedMount {
-    /// Prepares a mount of the plan. `cgroup` says how the control group is shown.
+    /// Prepares a mount of the plan. `by_parent`: file systems that may be are made at once.
     pub(crate) fn prepare(
         mount: &PlanMount,
         host: &Host,
         cgroup_views: &[hull_sys::cgroup::View],
         descriptors: &[OwnedFd],
+        by_parent: bool,
     ) -> Result<Self, LaunchError> {
-        let target = Target::new(&mount.target)?;
-        if target.is_root() {
-            return Err(LaunchError::Plan("cannot mount over the root".to_owned()));
-        }
-        let attributes = attributes(&mount.options);
-        let mut is_dir = true;
-        let mut late = None;
-        let source = match &mount.kind {
+        let mut made = Self::begin(mount)?;
+        let options = &mount.options;
+        made.source = match &mount.kind {
             MountKind::Bind { source, recursive } => {
                 let fail = |errno| LaunchError::Source {
                     path: source.clone(),
-                    target: target.as_str().to_owned(),
+                    target: made.target.as_str().to_owned(),
                     source: errno,
                 };
-                let opened = open_path(source).map_err(fail)?;
-                is_dir = path::is_dir(&opened).map_err(fail)?;
+                if let Some(link) = bind::link(source, options).map_err(fail)? {
+                    made.source = Source::Link(link);
+                    return Ok(made);
+                }
+                let opened = bind::open(source, options).map_err(fail)?;
+                made.is_dir = path::is_dir(&opened).map_err(fail)?;
                 let tree = mount::clone_tree(opened.as_fd(), c"", *recursive).map_err(fail)?;
-                late = set_bind_options(&tree, &mount.options, *recursive, host.features, fail)?;
+                made.late = options::set_on_bind(&tree, options, *recursive, host.features, fail)?;
+                if made.target.as_str() == PROC {
+                    check_proc(&tree, source)?;
+                }
                 Source::Detached(tree)
             }
             MountKind::Descriptor { fd } => {
@@ -173,48 +179,101 @@ impl PreparedMount {
                 })?;
                 Source::Detached(given)
             }
-            MountKind::Tmpfs { data } => Source::Detached(tmpfs(data, attributes)?),
-            MountKind::Devpts => Source::Detached(devpts(attributes)?),
+            MountKind::Cgroup if host.hierarchies.is_v2() => Source::Cgroup2,
+            MountKind::Cgroup => Source::CgroupV1(CgroupView::prepare(
+                cgroup_views,
+                options.read_only,
+                host.features,
+            )?),
+            kind => {
+                made.late = Late::of_fresh(options, host.features)?;
+                made.file_system(kind, options, by_parent)?
+            }
+        };
+        let is_proc = match &made.source {
+            Source::Proc | Source::Remount(_) => true,
+            Source::Fresh(fresh) => fresh.kind() == c"proc",
+            _ => false,
+        };
+        if is_proc || OVER_PROC.contains(&made.target.as_str()) {
+            made.over_proc = OverProc::Yes;
+        }
+        Ok(made)
+    }
+
+    fn begin(mount: &PlanMount) -> Result<Self, LaunchError> {
+        let target = Target::new(&mount.target)?;
+        if target.is_root() && !mount.options.remount {
+            return Err(LaunchError::Plan("cannot mount over the root".to_owned()));
+        }
+        Ok(Self {
+            over_proc: if OVER_PROC.contains(&target.as_str()) {
+                OverProc::Yes
+            } else {
+                OverProc::No
+            },
+            target,
+            // Replaced by whoever called.
+            source: Source::Proc,
+            is_dir: true,
+            attributes: attributes(&mount.options),
+            nofollow: mount.options.target_nofollow,
+            covers: Covers::of(mount),
+            sealed: false,
+            kept: OnceCell::new(),
+            late: None,
+        })
+    }
+
+    /// One of the kernel's file systems.
+    fn file_system(
+        &mut self,
+        kind: &MountKind,
+        options: &MountOptions,
+        by_parent: bool,
+    ) -> Result<Source, LaunchError> {
+        let is_tmpfs = match kind {
+            MountKind::Tmpfs { .. } => true,
+            MountKind::Filesystem { kind, .. } => kind == "tmpfs",
+            _ => false,
+        };
+        if options.read_only && (is_tmpfs || self.target.as_str() == DEV) && !options.remount {
+            self.sealed = true;
+            self.attributes = fresh::writable(options);
+        }
+        Ok(match kind {
+            MountKind::Tmpfs { data } => Source::Detached(fresh::tmpfs(data, self.attributes)?),
+            MountKind::Devpts => Source::Detached(fresh::devpts(self.attributes)?),
             MountKind::Proc => Source::Proc,
             MountKind::Sysfs => Source::Sysfs,
             MountKind::Mqueue => Source::Mqueue,
             MountKind::Filesystem { kind, source, data } => {
-                let mut settings = vec![(c_string("source")?, Some(c_string(source.as_str())?))];
-                for option in data {
-                    settings.push(match option.split_once('=') {
-                        Some((key, value)) => (c_string(key)?, Some(c_string(value)?)),
-                        None => (c_string(option.as_str())?, None),
-                    });
+                let mut fresh = Box::new(Fresh::new(kind, source, data)?);
+                if options.remount {
+                    return Ok(Source::Remount(fresh));
                 }
-                Source::Fresh(c_string(kind.as_str())?, settings)
+                let made = if by_parent {
+                    fresh.by_parent(self.target.as_str(), self.attributes)?
+                } else {
+                    None
+                };
+                match made {
+                    Some(made) => Source::Detached(made),
+                    None => Source::Fresh(fresh),
+                }
             }
-            MountKind::Cgroup if host.hierarchies.is_v2() => Source::Cgroup2,
-            MountKind::Cgroup => Source::CgroupV1(CgroupView::prepare(
-                cgroup_views,
-                mount.options.read_only,
-                host.features,
-            )?),
-        };
-        let may_cover_proc = OVER_PROC.contains(&target.as_str()) || matches!(source, Source::Proc);
-        Ok(Self {
-            target,
-            source,
-            is_dir,
-            attributes,
-            may_cover_proc,
-            late,
+            other => {
+                return Err(LaunchError::Plan(format!("no file system: {other:?}")));
+            }
         })
     }
 
     /// A bind for a parent that may not mount: the child does it.
     pub(crate) fn bind_by_path(mount: &PlanMount, features: Features) -> Result<Self, LaunchError> {
-        let target = Target::new(&mount.target)?;
+        let mut made = Self::begin(mount)?;
         let MountKind::Bind { source, recursive } = &mount.kind else {
             return Err(LaunchError::Plan("not a bind".to_owned()));
         };
-        if target.is_root() {
-            return Err(LaunchError::Plan("cannot mount over the root".to_owned()));
-        }
         if mount.options.idmap.is_some() {
             return Err(LaunchError::Plan(format!(
                 "the mount at {}: ids of a mount can be mapped with CAP_SYS_ADMIN on the host alone",
@@ -223,26 +282,21 @@ impl PreparedMount {
         }
         let fail = |errno| LaunchError::Source {
             path: source.clone(),
-            target: target.as_str().to_owned(),
+            target: made.target.as_str().to_owned(),
             source: errno,
         };
-        let is_dir = open_path(source)
-            .and_then(|opened| path::is_dir(&opened))
-            .map_err(fail)?;
-        let made = BindByPath {
-            path: c_path(source)?,
-            recursive: *recursive,
-            options: mount.options.clone(),
-            features,
-        };
-        Ok(Self {
-            may_cover_proc: OVER_PROC.contains(&target.as_str()),
-            target,
-            source: Source::Path(Box::new(made)),
-            is_dir,
-            attributes: attributes(&mount.options),
-            late: None,
-        })
+        if let Some(link) = bind::link(source, &mount.options).map_err(fail)? {
+            made.source = Source::Link(link);
+            return Ok(made);
+        }
+        let opened = bind::open(source, &mount.options).map_err(fail)?;
+        made.is_dir = path::is_dir(&opened).map_err(fail)?;
+        if made.target.as_str() == PROC {
+            check_proc(&opened, source)?;
+        }
+        let bind = BindByPath::new(source, *recursive, &mount.options, features)?;
+        made.source = Source::Path(Box::new(bind));
+        Ok(made)
     }
 
     /// The detached tree, if the parent has made one.
@@ -253,12 +307,20 @@ impl PreparedMount {
         }
     }
 
+    /// The target, with what the kernel said of the options when the parent tried them.
+    pub(crate) fn describe(&self) -> String {
+        let target = self.target.as_str();
+        match &self.source {
+            Source::Fresh(fresh) => match &fresh.note {
+                Some(note) => format!("{target} ({note})"),
+                None => target.to_owned(),
+            },
+            _ => target.to_owned(),
+        }
+    }
+
     /// A read-only bind of one file.
-    pub(crate) fn file(
-        source: &std::path::Path,
-        target: &str,
-        host: &Host,
-    ) -> Result<Self, LaunchError> {
+    pub(crate) fn file(source: &Path, target: &str, host: &Host) -> Result<Self, LaunchError> {
         let bind = PlanMount {
             target: target.to_owned(),
             kind: MountKind::Bind {
@@ -270,7 +332,7 @@ impl PreparedMount {
                 ..MountOptions::default()
             },
         };
-        Self::prepare(&bind, host, &[], &[])
+        Self::prepare(&bind, host, &[], &[], true)
     }
 
     /// Attaches it beneath `root`. Runs in the child.
@@ -280,233 +342,167 @@ impl PreparedMount {
         root: BorrowedFd<'_>,
         proc: BorrowedFd<'_>,
     ) -> Result<(), Failed> {
+        if let Source::Link(text) = &self.source {
+            return self.make_link(root, text).at_index(Step::Target, index);
+        }
+        let mut covers = self.covers;
+        // A folder that is made here has no mode worth taking over.
+        covers.mode = covers.mode && self.target.resolve(root).is_ok();
         let target = self.resolve(root).at_index(Step::Target, index)?;
-        if !self.may_cover_proc
+        if self.over_proc == OverProc::No
             && mount::has_magic(&target, mount::PROC_MAGIC).at_index(Step::Target, index)?
         {
             return Err(Errno::PERM).at_index(Step::MountOverProc, index);
         }
-        let made;
-        let mount = match &self.source {
-            Source::Detached(mount) => mount.as_fd(),
-            Source::CgroupV1(view) => view.mount.as_fd(),
-            Source::Proc => proc,
-            Source::Sysfs => {
-                made = fresh(c"sysfs", self.attributes).at_index(Step::Mount, index)?;
-                made.as_fd()
+        let mut late = self.late;
+        let attributes = self.attributes;
+        let made = match &self.source {
+            Source::Detached(mount) => {
+                return self.finish(index, &target, mount.as_fd(), covers, late);
             }
-            Source::Mqueue => {
-                made = fresh(c"mqueue", self.attributes).at_index(Step::Mount, index)?;
-                made.as_fd()
+            Source::Proc => return self.finish(index, &target, proc, covers, late),
+            Source::CgroupV1(view) => {
+                self.finish(index, &target, view.mount.as_fd(), covers, late)?;
+                return view.attach().at_index(Step::Mount, index);
             }
-            Source::Fresh(kind, settings) => {
-                made = configured(kind, settings, self.attributes).at_index(Step::Mount, index)?;
-                made.as_fd()
-            }
+            Source::Sysfs => fresh(c"sysfs", attributes).at_index(Step::Mount, index)?,
+            Source::Mqueue => fresh(c"mqueue", attributes).at_index(Step::Mount, index)?,
+            Source::Cgroup2 => fresh(c"cgroup2", attributes).at_index(Step::Mount, index)?,
             Source::Path(bind) => {
-                made = bind.make().at_index(Step::MountSource, index)?;
-                made.as_fd()
+                let (made, left) = bind.make().at_index(Step::MountSource, index)?;
+                late = left;
+                made
             }
-            Source::Cgroup2 => {
-                made = fresh(c"cgroup2", self.attributes).at_index(Step::Mount, index)?;
-                made.as_fd()
+            Source::Fresh(new) => {
+                let made = new.make(target.as_fd(), attributes);
+                match made.at_index(Step::Mount, index)? {
+                    Made::Detached(made) => made,
+                    Made::Attached => {
+                        return self.finish_attached(index, root, &target, covers, late);
+                    }
+                }
             }
+            Source::Remount(new) => {
+                return new
+                    .remount(target.as_fd(), attributes)
+                    .at_index(Step::MountOptions, index);
+            }
+            Source::Link(_) => return Ok(()),
         };
-        mount::attach(mount, &target).at_index(Step::Mount, index)?;
-        if let Source::CgroupV1(view) = &self.source {
-            view.attach().at_index(Step::Mount, index)?;
-        }
-        if let Some(late) = self.late {
-            late.apply(mount).at_index(Step::MountOptions, index)?;
+        self.finish(index, &target, made.as_fd(), covers, late)?;
+        if self.sealed {
+            let _ = self.kept.set(made);
         }
         Ok(())
     }
 
-    /// procfs and sysfs go on real folders only: a symlink in the image must not lead them, and
-    /// what trusts them, elsewhere (CVE-2019-19921).
+    fn finish(
+        &self,
+        index: usize,
+        target: &OwnedFd,
+        mount: BorrowedFd<'_>,
+        covers: Covers,
+        late: Option<Late>,
+    ) -> Result<(), Failed> {
+        covers
+            .take(target.as_fd(), mount)
+            .at_index(Step::CopyUp, index)?;
+        mount::attach(mount, target).at_index(Step::Mount, index)?;
+        match late {
+            Some(late) => late.apply(mount).at_index(Step::MountOptions, index),
+            None => Ok(()),
+        }
+    }
+
+    /// What mount(2) has put on the target has no descriptor yet.
+    fn finish_attached(
+        &self,
+        index: usize,
+        root: BorrowedFd<'_>,
+        target: &OwnedFd,
+        covers: Covers,
+        late: Option<Late>,
+    ) -> Result<(), Failed> {
+        let made = self.resolve(root).at_index(Step::Target, index)?;
+        if !fresh::is_mount_root(&made).at_index(Step::Target, index)? {
+            // Somebody has moved it away in the meantime.
+            return Err(Errno::STALE).at_index(Step::Target, index);
+        }
+        covers
+            .take(target.as_fd(), made.as_fd())
+            .at_index(Step::CopyUp, index)?;
+        if let Some(late) = late {
+            late.apply(made.as_fd())
+                .at_index(Step::MountOptions, index)?;
+        }
+        if self.sealed {
+            let _ = self.kept.set(made);
+        }
+        Ok(())
+    }
+
+    /// Makes it read-only now that all is made that lies in it. Runs in the child.
+    pub(crate) fn seal(&self, index: usize, features: Features) -> Result<(), Failed> {
+        if !self.sealed {
+            return Ok(());
+        }
+        let kept = self.tree().or_else(|| self.kept.get().map(AsFd::as_fd));
+        match kept {
+            Some(mount) => set_read_only(mount, features).at_index(Step::MountOptions, index),
+            None => Ok(()),
+        }
+    }
+
     fn resolve(&self, root: BorrowedFd<'_>) -> hull_sys::Result<OwnedFd> {
-        if matches!(self.source, Source::Proc | Source::Sysfs) {
-            match self.target.resolve_plain(root) {
-                Err(Errno::NOENT) => {}
-                result => return result,
-            }
+        if matches!(self.source, Source::Remount(_)) {
+            return self.target.resolve(root);
+        }
+        if self.nofollow {
+            return self.target.ensure_itself(root, self.is_dir);
+        }
+        let is_trusted = matches!(self.source, Source::Proc | Source::Sysfs);
+        if is_trusted || PLAIN.contains(&self.target.as_str()) {
+            return self.target.ensure_plain(root, self.is_dir);
         }
         self.target.ensure(root, self.is_dir)
     }
 
+    fn make_link(&self, root: BorrowedFd<'_>, text: &CString) -> hull_sys::Result<()> {
+        let (parent, name) = self.target.ensure_parent(root)?;
+        match rustix::fs::symlinkat(text.as_c_str(), &parent, name.as_c_str()) {
+            Err(Errno::EXIST) => {}
+            result => return result,
+        }
+        // There already: it counts if it says the same.
+        let mut found = [0u8; 4096];
+        let length = rustix::fs::readlinkat_raw(&parent, name.as_c_str(), &mut found)
+            .map_err(|_| Errno::EXIST)?;
+        if found.get(..length) == Some(text.to_bytes()) {
+            Ok(())
+        } else {
+            Err(Errno::EXIST)
+        }
+    }
+
     pub(crate) fn as_devpts(&self, plan: &PlanMount) -> Option<BorrowedFd<'_>> {
-        match (&self.source, &plan.kind) {
-            (Source::Detached(mount), MountKind::Devpts) => Some(mount.as_fd()),
-            _ => None,
-        }
-    }
-}
-
-impl Late {
-    /// mount(2) on the descriptor: `/proc` is still the host's.
-    fn apply(self, mount: BorrowedFd<'_>) -> hull_sys::Result<()> {
-        let path = FdPath::new(mount);
-        if self.propagation != 0 {
-            mount::mount_legacy(None, path.as_c_str()?, None, self.propagation, None)?;
-        }
-        if self.remount != 0 {
-            mount::mount_legacy(None, path.as_c_str()?, None, self.remount, None)?;
-        }
-        Ok(())
-    }
-}
-
-/// Makes an attached mount read-only, by whichever call the kernel has. Runs in the child.
-pub(crate) fn set_read_only(mount: BorrowedFd<'_>, features: Features) -> hull_sys::Result<()> {
-    if features.has(Feature::MountSetattr) {
-        let change = SetAttr {
-            set: libc::MOUNT_ATTR_RDONLY,
-            ..SetAttr::default()
+        let is_devpts = match &plan.kind {
+            MountKind::Devpts => true,
+            MountKind::Filesystem { kind, .. } => kind == "devpts",
+            _ => false,
         };
-        return mount::set_attr(mount, false, &change);
-    }
-    // A remount sets all options anew: keep those that are.
-    let now = rustix::fs::fstatvfs(mount)?.f_flag.bits()
-        & (libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
-    let path = FdPath::new(mount);
-    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | now;
-    mount::mount_legacy(None, path.as_c_str()?, None, flags, None)
-}
-
-/// `/proc/self/fd/N` on the stack.
-pub(crate) struct FdPath([u8; 32]);
-
-impl FdPath {
-    pub(crate) fn new(fd: BorrowedFd<'_>) -> Self {
-        use std::os::fd::AsRawFd as _;
-        const PREFIX: &[u8] = b"/proc/self/fd/";
-        let mut text = [0u8; 32];
-        let mut digits = [0u8; 10];
-        let mut number = fd.as_raw_fd().unsigned_abs();
-        let mut count = 0;
-        for digit in &mut digits {
-            *digit = b'0' + (number % 10) as u8;
-            number /= 10;
-            count += 1;
-            if number == 0 {
-                break;
-            }
-        }
-        let all = PREFIX.iter().chain(digits.iter().take(count).rev());
-        for (to, from) in text.iter_mut().zip(all) {
-            *to = *from;
-        }
-        Self(text)
-    }
-
-    pub(crate) fn as_c_str(&self) -> hull_sys::Result<&std::ffi::CStr> {
-        std::ffi::CStr::from_bytes_until_nul(&self.0).map_err(|_| Errno::INVAL)
+        self.tree().filter(|_| is_devpts)
     }
 }
 
-/// A new mount of a kernel file system. Runs in the child.
-pub(crate) fn fresh(kind: &std::ffi::CStr, attributes: Attr) -> hull_sys::Result<OwnedFd> {
-    let fs = FsContext::open(kind)?;
-    fs.string(c"source", kind)?;
-    fs.mount(attributes)
-}
-
-/// A new mount with options. Runs in the child.
-fn configured(
-    kind: &std::ffi::CStr,
-    settings: &[(CString, Option<CString>)],
-    attributes: Attr,
-) -> hull_sys::Result<OwnedFd> {
-    let fs = FsContext::open(kind)?;
-    for (key, value) in settings {
-        match value {
-            Some(value) => fs.string(key, value)?,
-            None => fs.flag(key)?,
-        }
+/// A bind over /proc shows a procfs: others trust what they find there (CVE-2019-16884).
+fn check_proc(tree: &OwnedFd, source: &Path) -> Result<(), LaunchError> {
+    match mount::has_magic(tree, mount::PROC_MAGIC) {
+        Ok(true) => Ok(()),
+        _ => Err(LaunchError::Plan(format!(
+            "cannot mount over procfs at {PROC}: {} is none",
+            source.display()
+        ))),
     }
-    fs.mount(attributes)
-}
-
-fn set_bind_options(
-    tree: &OwnedFd,
-    options: &MountOptions,
-    recursive: bool,
-    features: Features,
-    fail: impl Fn(Errno) -> LaunchError,
-) -> Result<Option<Late>, LaunchError> {
-    let (propagation, spreads) = propagation(&options.propagation)?;
-    let attributes = u64::from(attributes(options).bits());
-    if !features.has(Feature::MountSetattr) {
-        let mut flags = propagation.bits();
-        if spreads && recursive {
-            flags |= libc::MS_REC;
-        }
-        let remount = match mount::legacy_flags(attributes) {
-            0 => 0,
-            flags => flags | libc::MS_REMOUNT | libc::MS_BIND,
-        };
-        return Ok(Some(Late {
-            remount,
-            propagation: flags,
-        }));
-    }
-    let spread = SetAttr {
-        propagation: Some(propagation),
-        ..SetAttr::default()
-    };
-    mount::set_attr(tree, spreads && recursive, &spread).map_err(&fail)?;
-    if attributes != 0 {
-        let change = SetAttr {
-            set: attributes,
-            ..SetAttr::default()
-        };
-        let all = recursive && options.recursive_read_only;
-        mount::set_attr(tree, all, &change).map_err(&fail)?;
-    }
-    Ok(None)
-}
-
-fn tmpfs(data: &str, mut attributes: Attr) -> Result<OwnedFd, LaunchError> {
-    let fail = || prepare("make a tmpfs");
-    let fs = FsContext::open(c"tmpfs").map_err(fail())?;
-    fs.string(c"source", c"tmpfs").map_err(fail())?;
-    for option in data.split(',').filter(|option| !option.is_empty()) {
-        let per_mount = match option {
-            "ro" => Some((Attr::MOUNT_ATTR_RDONLY, true)),
-            "rw" => Some((Attr::MOUNT_ATTR_RDONLY, false)),
-            "nosuid" => Some((Attr::MOUNT_ATTR_NOSUID, true)),
-            "suid" => Some((Attr::MOUNT_ATTR_NOSUID, false)),
-            "nodev" => Some((Attr::MOUNT_ATTR_NODEV, true)),
-            "dev" => Some((Attr::MOUNT_ATTR_NODEV, false)),
-            "noexec" => Some((Attr::MOUNT_ATTR_NOEXEC, true)),
-            "exec" => Some((Attr::MOUNT_ATTR_NOEXEC, false)),
-            _ => None,
-        };
-        if let Some((attribute, set)) = per_mount {
-            attributes.set(attribute, set);
-            continue;
-        }
-        let wrong = |_| LaunchError::Plan(format!("invalid tmpfs option {option:?}"));
-        match option.split_once('=') {
-            Some((key, value)) => {
-                fs.string(&c_string(key)?, &c_string(value)?)
-                    .map_err(wrong)?;
-            }
-            None => fs.flag(&c_string(option)?).map_err(wrong)?,
-        }
-    }
-    fs.mount(attributes).map_err(fail())
-}
-
-fn devpts(attributes: Attr) -> Result<OwnedFd, LaunchError> {
-    let fail = || prepare("make a devpts");
-    let fs = FsContext::open(c"devpts").map_err(fail())?;
-    fs.string(c"source", c"devpts").map_err(fail())?;
-    fs.flag(c"newinstance").map_err(fail())?;
-    for (key, value) in [(c"ptmxmode", c"0666"), (c"mode", c"0620"), (c"gid", c"5")] {
-        fs.string(key, value).map_err(fail())?;
-    }
-    fs.mount(attributes).map_err(fail())
 }
 
 /// The file that the container will see at `wanted`, if a bind of the plan puts it there:
@@ -529,26 +525,6 @@ pub(crate) fn bind_over<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsRawFd;
-
-    #[test]
-    fn fd_path_is_the_decimal_number() {
-        let file = std::fs::File::open("/dev/null").expect("open");
-        let high = rustix::io::fcntl_dupfd_cloexec(&file, 120).expect("dup");
-        let path = FdPath::new(high.as_fd());
-        let expected = format!("/proc/self/fd/{}", high.as_raw_fd());
-        assert_eq!(
-            path.as_c_str().expect("text").to_str(),
-            Ok(expected.as_str())
-        );
-    }
-
-    #[test]
-    fn tmpfs_bad_option_names_it() {
-        let error = tmpfs("size=64k,bogus=1", Attr::empty()).expect_err("refused");
-        assert!(error.to_string().contains("bogus=1"), "{error}");
-        tmpfs("rw,noexec,size=64k,mode=1777", Attr::empty()).expect("accepted");
-    }
 
     #[test]
     fn bind_over_last_bind_wins() {

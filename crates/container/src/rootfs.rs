@@ -50,7 +50,12 @@ pub(crate) enum PreparedRoot {
 const ROOT_DIR: &std::ffi::CStr = c"root";
 
 impl PreparedRoot {
-    pub(crate) fn prepare(root: &RootFs, features: Features) -> Result<Self, LaunchError> {
+    /// `slave`: the host's later mounts below a root that is a folder are seen inside.
+    pub(crate) fn prepare(
+        root: &RootFs,
+        features: Features,
+        slave: bool,
+    ) -> Result<Self, LaunchError> {
         match root {
             RootFs::Overlay {
                 lower,
@@ -86,7 +91,7 @@ impl PreparedRoot {
                         "use {} as root file system",
                         path.display()
                     )))?;
-                make_private(&tree, features)
+                cut_off(&tree, features, slave)
                     .map_err(prepare("make the root file system private"))?;
                 Ok(Self::Detached(tree))
             }
@@ -389,13 +394,27 @@ fn scratch(size: Option<&str>, dirs: &[&std::ffi::CStr]) -> hull_sys::Result<Own
     Ok(mount)
 }
 
+/// Whether a `linux.rootfsPropagation` lets mounts of the host in.
+pub(crate) fn is_slave(propagation: &str) -> bool {
+    matches!(propagation, "slave" | "rslave")
+}
+
+/// What the mounts of a root are to those of the host.
+pub(crate) fn bond(slave: bool) -> Propagation {
+    if slave {
+        Propagation::Slave
+    } else {
+        Propagation::Private
+    }
+}
+
 /// Cuts a detached tree off its peers; older kernels have the child do it once it is attached.
-pub(crate) fn make_private(tree: &OwnedFd, features: Features) -> hull_sys::Result<()> {
+fn cut_off(tree: &OwnedFd, features: Features, slave: bool) -> hull_sys::Result<()> {
     if !features.has(Feature::MountSetattr) {
         return Ok(());
     }
     let change = SetAttr {
-        propagation: Some(Propagation::Private),
+        propagation: Some(bond(slave)),
         ..SetAttr::default()
     };
     mount::set_attr(tree, true, &change)

@@ -1,12 +1,14 @@
 //! A path inside the container, cut up beforehand so that the child can make it without
 //! allocating.
 
-use std::ffi::CString;
+mod links;
+
+use std::ffi::{CStr, CString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hull_sys::path::{self, MAX_COMPONENTS};
 use hull_sys::{Errno, Result};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::LaunchError;
 
@@ -78,15 +80,8 @@ impl Target {
     }
 
     /// What is there, where no part of the path may be a symlink. Runs in the child.
-    pub(crate) fn resolve_plain(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        use rustix::fs::ResolveFlags;
-        rustix::fs::openat2(
-            root,
-            self.full.as_c_str(),
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS,
-        )
+    fn resolve_plain(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
+        plain(root, &self.full)
     }
 
     /// The folder or file there, made with its parents where missing. Runs in the child.
@@ -95,18 +90,63 @@ impl Target {
             Err(Errno::NOENT) => {}
             result => return result,
         }
+        match self.make_there(root, dir) {
+            // A symbolic link of the image whose target is missing: it is made.
+            Err(Errno::NOENT) => links::ensure(root, &self.full, dir),
+            result => result,
+        }
+    }
+
+    fn make_there(&self, root: BorrowedFd<'_>, dir: bool) -> Result<OwnedFd> {
         let (parent, name) = self.ensure_parent(root)?;
-        Self::make(&parent, name, dir)?;
+        make(&parent, name, dir)?;
         self.resolve(root)
+    }
+
+    /// The same where no part of the path may be a symbolic link. Runs in the child.
+    pub(crate) fn ensure_plain(&self, root: BorrowedFd<'_>, dir: bool) -> Result<OwnedFd> {
+        match self.resolve_plain(root) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let (parent, name) = self.ensure_plain_parent(root)?;
+        make(&parent, name, dir)?;
+        self.resolve_plain(root)
+    }
+
+    /// The same where the last name is not followed if it is a symbolic link. Runs in the child.
+    pub(crate) fn ensure_itself(&self, root: BorrowedFd<'_>, dir: bool) -> Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let itself = || path::open_in_root(root, self.full.as_c_str(), flags, Mode::empty());
+        match itself() {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let (parent, name) = self.ensure_parent(root)?;
+        make(&parent, name, dir)?;
+        itself()
     }
 
     /// The folder above, made where missing, and the last name. Runs in the child.
     pub(crate) fn ensure_parent(&self, root: BorrowedFd<'_>) -> Result<(OwnedFd, &CString)> {
+        self.parent_by(root, |prefix| path::resolve(root, prefix))
+    }
+
+    /// The same where no part of the path may be a symbolic link. Runs in the child.
+    pub(crate) fn ensure_plain_parent(&self, root: BorrowedFd<'_>) -> Result<(OwnedFd, &CString)> {
+        self.parent_by(root, |prefix| plain(root, prefix))
+    }
+
+    fn parent_by(
+        &self,
+        root: BorrowedFd<'_>,
+        resolve: impl Fn(&CStr) -> Result<OwnedFd>,
+    ) -> Result<(OwnedFd, &CString)> {
         let Some(((_, name), parents)) = self.prefixes.split_last() else {
             return Err(Errno::EXIST);
         };
         let mut current = match parents.last() {
-            Some((parent, _)) => match path::resolve(root, parent.as_c_str()) {
+            Some((parent, _)) => match resolve(parent) {
                 Ok(found) => return Ok((found, name)),
                 Err(Errno::NOENT) => path::resolve(root, c"/")?,
                 Err(error) => return Err(error),
@@ -114,38 +154,36 @@ impl Target {
             None => return Ok((path::resolve(root, c"/")?, name)),
         };
         for (prefix, name) in parents {
-            current = Self::step(root, &current, prefix, name)?;
+            current = match resolve(prefix) {
+                Err(Errno::NOENT) => {
+                    make(&current, name, true)?;
+                    resolve(prefix)?
+                }
+                result => result?,
+            };
         }
         Ok((current, name))
     }
+}
 
-    fn step(
-        root: BorrowedFd<'_>,
-        parent: &OwnedFd,
-        prefix: &CString,
-        name: &CString,
-    ) -> Result<OwnedFd> {
-        match path::resolve(root, prefix.as_c_str()) {
-            Err(Errno::NOENT) => {}
-            result => return result,
-        }
-        Self::make(parent, name, true)?;
-        path::resolve(root, prefix.as_c_str())
-    }
+fn plain(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)
+}
 
-    /// Made in a folder that is held open: whatever happens to its path, nothing is made
-    /// elsewhere. A dangling symlink of that name is not followed.
-    fn make(parent: &OwnedFd, name: &CString, dir: bool) -> Result<()> {
-        let made = if dir {
-            rustix::fs::mkdirat(parent, name.as_c_str(), DIR_MODE)
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(parent, name.as_c_str(), flags, FILE_MODE).map(drop)
-        };
-        match made {
-            Err(Errno::EXIST) => Ok(()),
-            result => result,
-        }
+/// Made in a folder that is held open: whatever happens to its path, nothing is made elsewhere. A
+/// dangling symlink of that name is not followed.
+fn make(parent: &OwnedFd, name: &CStr, dir: bool) -> Result<()> {
+    let made = if dir {
+        rustix::fs::mkdirat(parent, name, DIR_MODE)
+    } else {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(parent, name, flags, FILE_MODE).map(drop)
+    };
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
     }
 }
 

@@ -216,6 +216,10 @@ pub fn legacy_flags(attributes: u64) -> u64 {
         (libc::MOUNT_ATTR_NOSUID, libc::MS_NOSUID),
         (libc::MOUNT_ATTR_NODEV, libc::MS_NODEV),
         (libc::MOUNT_ATTR_NOEXEC, libc::MS_NOEXEC),
+        (libc::MOUNT_ATTR_NOATIME, libc::MS_NOATIME),
+        (libc::MOUNT_ATTR_STRICTATIME, libc::MS_STRICTATIME),
+        (libc::MOUNT_ATTR_NODIRATIME, libc::MS_NODIRATIME),
+        (libc::MOUNT_ATTR_NOSYMFOLLOW, libc::MS_NOSYMFOLLOW),
     ];
     pairs
         .iter()
