@@ -51,14 +51,12 @@ pub(crate) struct Manner {
 
 /// Launches the bundle and records it. On failure nothing is left.
 pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> Result<Made> {
-    if args.no_pivot {
-        bail!("--no-pivot is not supported: a root that is not pivoted to can be left");
-    }
     if args.preserve_fds > 0 {
         bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
     }
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
+    translated.plan.no_pivot = args.no_pivot;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
     rootless::check(&translated.plan)?;
     translated.plan.cgroup.optional = store.rootless;
@@ -206,6 +204,10 @@ fn launch_in(
         .and_then(|()| match (&socket, &launched.process.terminal) {
             (Some(socket), Some(terminal)) => console::hand_over(socket, terminal),
             _ => Ok(()),
+        })
+        .and_then(|()| match &args.pidfd_socket {
+            Some(path) => console::hand_pidfd(path, &launched.process.pidfd),
+            None => Ok(()),
         })
         .and_then(|()| pid_file(args.pid_file.as_deref(), pid));
     if let Err(error) = recorded {

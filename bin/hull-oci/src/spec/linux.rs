@@ -2,23 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use hull_proto::LaunchPlan;
-use hull_proto::plan::{PlanDevice, SeccompPlan};
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
+use hull_proto::plan::SeccompPlan;
+use oci_spec::runtime::Linux;
 
-use super::{absolute, device_rules, namespaces, resources, unsupported};
-
-/// Devices that every container has: path, major, minor.
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/zero", 1, 5),
-    ("/dev/full", 1, 7),
-    ("/dev/random", 1, 8),
-    ("/dev/urandom", 1, 9),
-    ("/dev/tty", 5, 0),
-];
-const DEFAULT_DEVICE_MODE: u32 = 0o666;
+use super::{device_rules, devices, namespaces, resources, unsupported};
 
 /// Adds what `linux` says to the plan.
 pub(crate) fn translate(
@@ -35,9 +24,7 @@ pub(crate) fn translate(
         .flatten()
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    plan.masked_paths = linux.masked_paths().clone().unwrap_or_default();
-    plan.readonly_paths = linux.readonly_paths().clone().unwrap_or_default();
-    plan.devices = devices(linux)?;
+    devices::translate(linux, plan)?;
     if let Some(limits) = linux.resources() {
         resources::translate(limits, &mut plan.cgroup, warnings)?;
     }
@@ -51,71 +38,10 @@ fn refuse_unsupported(linux: &Linux) -> Result<()> {
         "linux.netDevices",
         filled(linux.net_devices().as_ref().map(|map| !map.is_empty())),
     )?;
-    unsupported(
-        "linux.mountLabel",
-        filled(linux.mount_label().as_ref().map(|label| !label.is_empty())),
-    )?;
     unsupported("linux.intelRdt", linux.intel_rdt().is_some())?;
     unsupported("linux.memoryPolicy", linux.memory_policy().is_some())?;
     unsupported("linux.personality", linux.personality().is_some())?;
-    match linux.rootfs_propagation().as_deref() {
-        // The container's mounts are cut off from the host's.
-        None | Some("" | "private" | "rprivate") => Ok(()),
-        Some(other) => bail!(
-            "config.json: linux.rootfsPropagation {other:?} is not supported, \"rprivate\" is"
-        ),
-    }
-}
-
-/// The specification's devices, and the default ones it does not replace.
-fn devices(linux: &Linux) -> Result<Vec<PlanDevice>> {
-    let mut devices = Vec::new();
-    for (index, device) in linux.devices().iter().flatten().enumerate() {
-        devices.push(self::device(device, index)?);
-    }
-    for (path, major, minor) in DEFAULT_DEVICES {
-        if !devices.iter().any(|device| device.path == path) {
-            devices.push(PlanDevice {
-                path: path.to_owned(),
-                block: false,
-                fifo: false,
-                major,
-                minor,
-                mode: DEFAULT_DEVICE_MODE,
-                uid: 0,
-                gid: 0,
-            });
-        }
-    }
-    Ok(devices)
-}
-
-fn device(device: &LinuxDevice, index: usize) -> Result<PlanDevice> {
-    let field = format!("linux.devices[{index}]");
-    let block = match device.typ() {
-        LinuxDeviceType::B => true,
-        LinuxDeviceType::C | LinuxDeviceType::U => false,
-        LinuxDeviceType::A | LinuxDeviceType::P => {
-            bail!(
-                "config.json: {field}.type {:?} is not supported, b, c and u are",
-                device.typ().as_str()
-            );
-        }
-    };
-    let number = |name: &str, value: i64| {
-        u32::try_from(value)
-            .with_context(|| format!("config.json: {field}.{name} {value} is not a device number"))
-    };
-    Ok(PlanDevice {
-        path: absolute(&format!("{field}.path"), device.path())?,
-        block,
-        fifo: false,
-        major: number("major", device.major())?,
-        minor: number("minor", device.minor())?,
-        mode: device.file_mode().unwrap_or(DEFAULT_DEVICE_MODE) & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
-    })
+    Ok(())
 }
 
 /// The filter; its own compiler checks the fields.

@@ -4,6 +4,7 @@
 mod block_io;
 mod cgroups_path;
 mod device_rules;
+mod devices;
 mod limit_error;
 mod linux;
 mod mounts;
@@ -25,6 +26,7 @@ use crate::hooks::{self, Hooks};
 
 pub(crate) use cgroups_path::place as place_cgroup;
 pub(crate) use limit_error::{name_field, name_limit};
+pub(crate) use mounts::option_words;
 pub(crate) use process::translate as translate_process;
 pub(crate) use resources::translate as translate_resources;
 
@@ -137,18 +139,13 @@ pub(crate) fn translate_spec(
         .as_ref()
         .context("config.json: process is missing")?;
     plan.process = process::translate(process, "process", &mut warnings)?;
-    plan.mounts = spec
-        .mounts()
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(index, mount)| mounts::translate(mount, index, bundle))
-        .collect::<Result<_>>()?;
-
     let linux = spec
         .linux()
         .as_ref()
         .context("config.json: linux is missing")?;
+    let label = linux.mount_label().as_deref().unwrap_or_default();
+    let given = spec.mounts().as_deref().unwrap_or_default();
+    plan.mounts = mounts::translate_all(given, bundle, label, &mut warnings)?;
     linux::translate(linux, &mut plan, &mut fds, &mut warnings)?;
     plan.process.seccomp = linux::seccomp(linux)?;
     if plan.namespaces.uts == hull_proto::plan::Namespace::Host {
