@@ -1,5 +1,7 @@
 //! What several black-box suites share: reading a container's cgroup and its host-side facts.
 
+pub mod registry;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 26] = [
+const NEEDS: [(&str, &str); 29] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -18,6 +18,9 @@ const NEEDS: [(&str, &str); 26] = [
     ("/usr/bin/redis-cli", "redis-tools"),
     ("/usr/bin/skopeo", "skopeo"),
     ("/usr/bin/umoci", "umoci"),
+    ("/usr/bin/docker-registry", "docker-registry"),
+    ("/usr/bin/htpasswd", "apache2-utils"),
+    ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/sbin/dockerd", "docker.io"),
     ("/usr/bin/strace", "strace"),

@@ -134,6 +134,13 @@ impl Repository {
         })
     }
 
+    /// The hosts, those last that could not be reached a moment ago.
+    pub(crate) fn in_order(&self, intent: Intent) -> Vec<Arc<Link>> {
+        let mut hosts: Vec<Arc<Link>> = self.hosts(intent).cloned().collect();
+        hosts.sort_by_key(|link| link.is_aside());
+        hosts
+    }
+
     /// Asks one host after the other until one answers with success. The last one's answer counts
     /// where none does, but a "not there" says more than a "not reached".
     pub(crate) async fn ask(
@@ -145,8 +152,8 @@ impl Repository {
         with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<(Arc<Link>, Response), RegistryError> {
         let scope = self.scope(intent);
-        let mut last = None;
-        let mut hosts = self.hosts(intent).peekable();
+        let mut last: Option<RegistryError> = None;
+        let mut hosts = self.in_order(intent).into_iter().peekable();
         while let Some(link) = hosts.next() {
             // Where there is another one to ask, failures are not waited out.
             let patient = hosts.peek().is_none();
@@ -155,14 +162,16 @@ impl Repository {
             let access = self.access(&scope);
             let sent = link.send(self.client.authorizer(), &access, patient, build);
             let error = match sent.await {
-                Ok(answer) if answer.status().is_success() => {
-                    return Ok((Arc::clone(link), answer));
-                }
+                Ok(answer) if answer.status().is_success() => return Ok((link, answer)),
                 Ok(answer) => link.refused(answer, what).await,
                 Err(error) => error,
             };
-            let reached = !matches!(error, RegistryError::Unreachable { .. });
-            if reached || last.is_none() {
+            let reached =
+                |error: &RegistryError| !matches!(error, RegistryError::Unreachable { .. });
+            if !reached(&error) {
+                link.set_aside();
+            }
+            if reached(&error) || !last.as_ref().is_some_and(reached) {
                 last = Some(error);
             }
         }
@@ -315,7 +324,7 @@ impl Repository {
     /// `Denied` if they are not.
     pub async fn check(&self) -> Result<(), RegistryError> {
         let mut last = None;
-        for link in self.hosts(Intent::Resolve) {
+        for link in self.in_order(Intent::Resolve) {
             let base = format!("{}/", link.host.base);
             let access = Access {
                 repository: &self.domain,

@@ -1,6 +1,7 @@
 //! Requests to one host: authorisation, retries with back-off, the registry's words of an error.
 
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -15,6 +16,8 @@ const TRIES: u32 = 6;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause, whatever the registry asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a host that could not be reached is asked last.
+const ASIDE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Without a byte for so long a connection counts as broken.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +32,7 @@ const MAX_WORDS: usize = 400;
 pub(crate) struct Link {
     pub(crate) host: Host,
     http: reqwest::Client,
+    aside_until: Mutex<Option<Instant>>,
 }
 
 impl Link {
@@ -45,7 +49,26 @@ impl Link {
             .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
             .build()
             .map_err(config)?;
-        Ok(Self { host, http })
+        Ok(Self {
+            host,
+            http,
+            aside_until: Mutex::default(),
+        })
+    }
+
+    /// It could not be reached: for a while others are asked first.
+    pub(crate) fn set_aside(&self) {
+        *self.aside() = Some(Instant::now() + ASIDE);
+    }
+
+    pub(crate) fn is_aside(&self) -> bool {
+        self.aside().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn aside(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.aside_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn http(&self) -> &reqwest::Client {

@@ -23,29 +23,23 @@ pub struct Blob {
 }
 
 impl Repository {
-    fn target(&self) -> Result<&std::sync::Arc<Link>, RegistryError> {
-        self.hosts(Intent::Push)
-            .next()
-            .ok_or_else(|| RegistryError::NotFound {
-                what: self.name(),
-                why: "no host of it may be written to".to_owned(),
-            })
-    }
-
     /// The host that takes pushes: of a registry without TLS, the one that answers.
     async fn reachable(&self) -> Result<std::sync::Arc<Link>, RegistryError> {
         let mut last = None;
-        for link in self.hosts(Intent::Push) {
+        for link in self.in_order(Intent::Push) {
             let base = format!("{}/", link.host.base);
             match link.request_to(Method::GET, &base).send().await {
-                Ok(_) => return Ok(std::sync::Arc::clone(link)),
-                Err(error) => last = Some(link.unreachable(&error)),
+                Ok(_) => return Ok(link),
+                Err(error) => {
+                    link.set_aside();
+                    last = Some(link.unreachable(&error));
+                }
             }
         }
-        match last {
-            Some(error) => Err(error),
-            None => self.target().cloned(),
-        }
+        Err(last.unwrap_or_else(|| RegistryError::NotFound {
+            what: self.name(),
+            why: "no host of it may be written to".to_owned(),
+        }))
     }
 
     /// Has the blob of another repository of this registry appear here. False if it did not.
