@@ -166,6 +166,15 @@ fn life_of_a_container_without_a_control_group() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.first(), Some(&"0"), "{text}");
     assert_eq!(lines.get(1), lines.get(2), "{text}");
+    for (args, part) in [
+        (&["--user", "5"][..], "user 5 is not mapped"),
+        (&["--user", "0:5"], "group 5 is not mapped"),
+        (&["-g", "0"], "additional groups cannot be set"),
+    ] {
+        let all = [&["exec"], args, &["c", "id"]].concat();
+        let text = session.fails(&all);
+        assert!(text.contains(part), "{text}");
+    }
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let pids: Vec<i32> =
@@ -192,6 +201,36 @@ fn life_of_a_container_without_a_control_group() {
     session.ok(&["delete", "c"]);
     session.ok(&["create", "d"]);
     session.ok(&["delete", "--force", "d"]);
+    assert_eq!(session.recorded(), 0);
+}
+
+/// As the containers of a pod: the second is in the first one's namespaces.
+#[test]
+fn namespaces_of_another_container_of_the_user_are_joined() {
+    let session = Session::new();
+    session.configure("sleep 1000", |_| {});
+    session.ok(&["run", "-d", "a"]);
+    let state: Value = serde_json::from_str(&session.ok(&["state", "a"])).expect("json");
+    let pid = state["pid"].to_string();
+    let script = "kill -0 1 && cat /proc/1/cmdline | grep -c sleep; ls /proc/self/fd | grep -c .; \
+                  cat /proc/self/uid_map | grep -c 54321; touch /made && echo made";
+    session.configure(script, |config| {
+        let linux = config["linux"].as_object_mut().expect("linux");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+        let given = ["user", "pid", "ipc", "uts"];
+        let mut list: Vec<Value> = given
+            .iter()
+            .map(|kind| json!({ "type": kind, "path": format!("/proc/{pid}/ns/{kind}") }))
+            .collect();
+        list.push(json!({ "type": "mount" }));
+        list.push(json!({ "type": "cgroup" }));
+        linux["namespaces"] = json!(list);
+        config.as_object_mut().expect("config").remove("hostname");
+    });
+    // Standard streams, and the folder that ls reads.
+    assert_eq!(session.ok(&["run", "b"]), "1\n4\n1\nmade\n");
+    session.ok(&["delete", "--force", "a"]);
     assert_eq!(session.recorded(), 0);
 }
 

@@ -85,6 +85,7 @@ pub fn exec(
         hooks: None,
     };
     if has_user {
+        userns::check_inside(target.pid, &process.identity)?;
         let from = From {
             target: &target_pidfd,
             spaces: not_shared(target.pid),

@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::LaunchError;
 use crate::error::prepare;
 use crate::report::{At, Failed, Step};
+use crate::user::Identity;
 
 /// CAP_SETGID and CAP_SETUID.
 const SET_IDS: CapSet = CapSet::from_bits(1 << 6 | 1 << 7);
@@ -195,6 +196,50 @@ impl UserNamespace {
     pub(crate) fn become_root(&self) -> Result<(), Failed> {
         become_root(self.root, self.denies_groups())
     }
+}
+
+/// Refuses ids that the user namespace of a process does not have, and groups where it forbids them.
+pub(crate) fn check_inside(pid: u32, who: &Identity) -> Result<(), LaunchError> {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
+    let (Ok(uids), Ok(gids)) = (read("uid_map"), read("gid_map")) else {
+        // The kernel refuses them, too, if with fewer words.
+        return Ok(());
+    };
+    let wrong = |kind: &str, id: u32| {
+        Err(LaunchError::Plan(format!(
+            "{kind} {id} is not mapped in the container's user namespace"
+        )))
+    };
+    if !maps(&uids, who.uid) {
+        return wrong("user", who.uid);
+    }
+    if let Some(gid) = [who.gid]
+        .iter()
+        .chain(&who.groups)
+        .find(|gid| !maps(&gids, **gid))
+    {
+        return wrong("group", *gid);
+    }
+    let denied = read("setgroups").is_ok_and(|text| text.trim() == "deny");
+    if denied && !who.groups.is_empty() {
+        return Err(LaunchError::Plan(
+            "additional groups cannot be set: the container's user namespace forbids it".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether a map as the kernel writes it has the id inside.
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) => id
+                .checked_sub(inside)
+                .is_some_and(|distance| distance < count),
+            _ => false,
+        }
+    })
 }
 
 /// Takes ids inside, or keeps what is if a given namespace has them not.
@@ -377,6 +422,13 @@ mod tests {
             gids: Vec::new(),
         };
         assert!(UserNamespace::prepare(Namespace::Host, None, &mappings).is_err());
+    }
+
+    #[test]
+    fn maps_lines_of_the_kernel() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        assert!(maps(map, 0) && maps(map, 65_536));
+        assert!(!maps(map, 65_537) && !maps("", 0) && !maps("0 0", 0));
     }
 
     #[test]
