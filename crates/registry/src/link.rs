@@ -12,6 +12,8 @@ use crate::{RegistryError, challenge, tls};
 
 /// Tries of one request.
 const TRIES: u32 = 6;
+/// Tries of a connection: whoever mistyped a name without a network need not wait.
+const CONNECT_TRIES: u32 = 3;
 /// Pause after the first failure; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause, whatever the registry asks for.
@@ -122,6 +124,11 @@ impl Link {
             let pause = match request.send().await {
                 Err(error) => {
                     failures += 1;
+                    let tries = if error.is_connect() {
+                        tries.min(CONNECT_TRIES)
+                    } else {
+                        tries
+                    };
                     if failures >= tries || error.is_redirect() || error.is_builder() {
                         return Err(self.unreachable(&error));
                     }

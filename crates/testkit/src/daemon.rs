@@ -57,6 +57,15 @@ pub struct Daemon {
     peer: Option<Peer>,
 }
 
+/// Where Docker Hub is for the tests: nowhere. An image that is missing is asked for on loopback,
+/// where nobody listens, and never outside.
+fn no_hub(certs: &Path) {
+    let dir = certs.join("docker.io");
+    fs::create_dir_all(&dir).expect("make the registries' folder");
+    fs::write(dir.join("hosts.toml"), "server = \"http://127.0.0.1:1\"\n")
+        .expect("write the registry's place");
+}
+
 /// Docker's daemon, taken for one test.
 #[derive(Debug)]
 struct Peer {
@@ -125,8 +134,11 @@ impl DaemonBuilder {
             base,
         };
         let text = |path: &Path| path.to_string_lossy().into_owned();
+        let certs = run.with_file_name("certs.d");
+        no_hub(&certs);
         let socket = run.join("hull.sock");
         let mut env = vec![
+            ("HULL_CERTS_DIR".to_owned(), text(&certs)),
             ("HULL_RUN_DIR".to_owned(), text(&run)),
             ("HULL_DATA_DIR".to_owned(), text(&data)),
             ("HULL_SOCKET".to_owned(), text(&socket)),
