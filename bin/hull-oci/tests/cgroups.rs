@@ -128,6 +128,24 @@ fn create_rules_of_devices_hold_in_their_order() {
 }
 
 #[test]
+fn create_rule_that_the_host_cannot_keep_is_refused() {
+    let runtime = Runtime::ours();
+    let mut bundle = Bundle::new(&runtime, "c", &["sh", "-c", ": </dev/zero"]);
+    for rule in [
+        json!({ "allow": true, "type": "c", "major": 1, "access": "rw" }),
+        json!({ "allow": false, "type": "c", "major": 1, "minor": 11, "access": "r" }),
+    ] {
+        bundle.set("/linux/resources/devices/-", rule);
+    }
+    if PathBuf::from("/sys/fs/cgroup/devices").is_dir() {
+        let text = runtime.fails(&["run", "-b", bundle.path(), "c"]);
+        assert!(text.contains("linux.resources.devices"), "{text}");
+    } else {
+        runtime.ok(&["run", "-b", bundle.path(), "c"]);
+    }
+}
+
+#[test]
 fn create_without_rules_refuses_devices_that_are_not_usual() {
     for runtime in Runtime::both() {
         let script = "(: </dev/kmsg) 2>/dev/null && echo kmsg; (: </dev/zero) && echo zero";

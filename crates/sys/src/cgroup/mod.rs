@@ -10,6 +10,7 @@ mod detect;
 mod dir;
 mod extra;
 mod v1;
+mod v1_devices;
 mod v1_limits;
 mod v2;
 mod v2_limits;

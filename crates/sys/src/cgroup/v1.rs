@@ -12,7 +12,7 @@ use super::detect::{Hierarchies, V1};
 use super::dir::{Dir, io, value};
 use super::extra::Asked;
 use super::{
-    Cgroup, CgroupError, CgroupResult, DeviceKind, DeviceRule, Entry, View, v1_limits, v2,
+    Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, v1_devices, v1_limits, v2,
 };
 use crate::{Errno, check};
 
@@ -248,21 +248,6 @@ fn member(v1: &V1, dir: Dir) -> Member {
     }
 }
 
-/// `a` means every access to every device here: a rule about all that means less is two rules.
-fn split_rule(rule: &DeviceRule) -> impl Iterator<Item = DeviceRule> {
-    let everything = DeviceRule::everything(rule.allow);
-    let kinds = if rule.kind == DeviceKind::All && *rule != everything {
-        [Some(DeviceKind::Char), Some(DeviceKind::Block)]
-    } else {
-        [Some(rule.kind), None]
-    };
-    let rule = rule.clone();
-    kinds.into_iter().flatten().map(move |kind| DeviceRule {
-        kind,
-        ..rule.clone()
-    })
-}
-
 /// A new v1 cpuset is empty and takes no process: fill it from its parent.
 fn inherit_cpuset(dir: &Dir) -> CgroupResult<()> {
     let Some(parent) = dir.path.parent().map(std::path::Path::to_owned) else {
@@ -291,7 +276,7 @@ impl Cgroup for Group {
         let dir = self.need("devices")?;
         let deny = dir.file("devices.deny", OFlags::WRONLY)?;
         let allow = dir.file("devices.allow", OFlags::WRONLY)?;
-        for rule in rules.iter().flat_map(split_rule) {
+        for rule in v1_devices::writes(rules)? {
             let (file, name) = if rule.allow {
                 (&allow, "devices.allow")
             } else {

@@ -163,15 +163,3 @@ fn abandon_parents_that_were_made_are_gone() {
         assert!(!top.expect("parents").exists(), "{}", view.path.display());
     }
 }
-
-#[test]
-fn split_rule_all_devices_with_less_than_all_is_two_rules() {
-    let rule = DeviceRule {
-        mknod: false,
-        ..DeviceRule::everything(true)
-    };
-    let lines: Vec<_> = split_rule(&rule).map(|rule| rule.v1_line()).collect();
-    assert_eq!(lines, ["c *:* rw", "b *:* rw"]);
-    let all: Vec<_> = split_rule(&DeviceRule::everything(false)).collect();
-    assert_eq!(all.len(), 1);
-}
