@@ -4,12 +4,30 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Newest version of the specification that is followed.
+pub(crate) const SPEC_VERSION: &str = "1.3.0";
+
+/// In lines that engines take apart as those of runc.
+const VERSION: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\nspec: 1.3.0\nseccomp: built in"
+);
+
 /// OCI runtime: containers out of bundles.
 #[derive(Debug, Parser)]
-#[command(name = "hull-oci", version, about)]
+#[command(
+    name = "hull-oci",
+    about,
+    version = VERSION,
+    disable_version_flag = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
+    /// Print the version, and that of the specification
+    #[arg(short, long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -33,9 +51,12 @@ pub(crate) struct Globals {
     /// Let systemd make control groups; linux.cgroupsPath is then slice:prefix:name
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Accepted for callers that pass it; there is nothing more to tell
+    /// Tell each command, too
     #[arg(long)]
     pub(crate) debug: bool,
+    /// Program that checkpoint and restore use
+    #[arg(long, value_name = "FILE", default_value = "criu", hide = true)]
+    pub(crate) criu: PathBuf,
 }
 
 /// Whether a control group can be done without.
@@ -123,6 +144,9 @@ pub(crate) struct Create {
     /// Pass further descriptors on (not supported)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+    /// Unix socket that gets a handle on the first process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Name of the container
     #[arg(value_name = "CONTAINER")]
     pub(crate) id: String,
@@ -139,6 +163,9 @@ pub(crate) struct Run {
     /// Keep the record of the container after its end
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Leave processes that lose their parents to others
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
 }
 
 /// `kill`.

@@ -10,6 +10,8 @@ use rustix::termios::Termios;
 
 /// What the receiver sees as the name of the terminal.
 const TERMINAL_NAME: &[u8] = b"/dev/ptmx";
+/// … and of the handle.
+const PIDFD_NAME: &[u8] = b"pidfd";
 
 /// A connection that will get the terminal.
 pub(crate) fn connect(path: &Path) -> Result<UnixStream> {
@@ -21,6 +23,15 @@ pub(crate) fn connect(path: &Path) -> Result<UnixStream> {
 pub(crate) fn hand_over(socket: &UnixStream, terminal: &OwnedFd) -> Result<()> {
     fdpass::send(socket, TERMINAL_NAME, &[terminal.as_fd()])
         .context("cannot send the terminal to the console socket")?;
+    Ok(())
+}
+
+/// Sends a handle on the first process to the socket of `--pidfd-socket`.
+pub(crate) fn hand_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let socket = UnixStream::connect(path)
+        .with_context(|| format!("cannot connect to the pidfd socket {}", path.display()))?;
+    fdpass::send(&socket, PIDFD_NAME, &[pidfd.as_fd()])
+        .context("cannot send the pidfd to the pidfd socket")?;
     Ok(())
 }
 

@@ -134,7 +134,12 @@ impl Hooks {
     ) -> Result<()> {
         let state = state(record, Status::Creating, pid)?;
         run_all("prestart", &self.prestart, &state, &record.bundle)?;
-        run_all("createRuntime", &self.create_runtime, &state, &record.bundle)?;
+        run_all(
+            "createRuntime",
+            &self.create_runtime,
+            &state,
+            &record.bundle,
+        )?;
         if let Some(inner) = inner {
             let inside = self::state(record, Status::Creating, pid_inside(pid))?;
             inner

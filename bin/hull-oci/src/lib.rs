@@ -8,7 +8,10 @@ mod commands;
 mod console;
 mod hooks;
 mod log;
+mod netdev;
+mod netlink;
 pub mod parse;
+mod rdt;
 mod rootless;
 mod spec;
 mod state;
@@ -31,7 +34,18 @@ const EXIT_FAILURE: u8 = 1;
 
 /// The program: reads its arguments, does what they say, tells how it went.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A reader that went away is no reason for another status.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_FAILURE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
     let log = match Log::open(&cli.globals) {
         Ok(log) => log,
         Err(error) => {

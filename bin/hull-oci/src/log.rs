@@ -1,4 +1,7 @@
-//! Errors and warnings: on standard error, and in the file callers such as containerd read.
+//! Errors and warnings, in the form in which callers such as containerd read runc's.
+//!
+//! Without `--log`, lines go to standard error. With it they go to the file, and errors, without
+//! time and level, to standard error, too.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -11,55 +14,100 @@ use crate::cli::{Globals, LogFormat};
 
 /// Where messages go.
 pub(crate) struct Log {
-    file: Option<(File, LogFormat)>,
+    file: Option<File>,
+    format: LogFormat,
+    debug: bool,
 }
 
 impl Log {
     /// Standard error alone.
     pub(crate) fn stderr() -> Self {
-        Self { file: None }
+        Self {
+            file: None,
+            format: LogFormat::Text,
+            debug: false,
+        }
     }
 
     /// As the global options say.
     pub(crate) fn open(globals: &Globals) -> Result<Self> {
-        let Some(path) = &globals.log else {
-            return Ok(Self::stderr());
+        let path = globals
+            .log
+            .as_ref()
+            .filter(|path| !path.as_os_str().is_empty());
+        let open = |path: &std::path::PathBuf| {
+            OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(path)
+                .with_context(|| format!("cannot open the log {}", path.display()))
         };
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(path)
-            .with_context(|| format!("cannot open the log {}", path.display()))?;
         Ok(Self {
-            file: Some((file, globals.log_format)),
+            file: path.map(open).transpose()?,
+            format: globals.log_format,
+            debug: globals.debug,
         })
     }
 
     pub(crate) fn error(&self, message: &str) {
         self.write("error", message);
+        if self.file.is_some() {
+            eprintln!("{message}");
+        }
     }
 
     pub(crate) fn warn(&self, message: &str) {
         self.write("warning", message);
     }
 
+    pub(crate) fn debug(&self, message: &str) {
+        if self.debug {
+            self.write("debug", message);
+        }
+    }
+
     fn write(&self, level: &str, message: &str) {
-        eprintln!("hull-oci: {level}: {message}");
-        let Some((file, format)) = &self.file else {
-            return;
-        };
         let time = OffsetDateTime::now_utc()
-            .format(&Rfc3339)
+            .replace_nanosecond(0)
+            .ok()
+            .and_then(|time| time.format(&Rfc3339).ok())
             .unwrap_or_default();
-        let line = match format {
-            LogFormat::Text => format!("time={time:?} level={level} msg={message:?}\n"),
-            LogFormat::Json => {
-                let object = serde_json::json!({ "level": level, "msg": message, "time": time });
-                format!("{object}\n")
-            }
-        };
+        let line = line(self.format, level, message, &time);
         // A log that cannot be written must not change what the command does.
-        let mut file = file;
-        let _ = file.write_all(line.as_bytes());
+        let _ = match &self.file {
+            Some(file) => (&*file).write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
+    }
+}
+
+/// One line of the log.
+fn line(format: LogFormat, level: &str, message: &str, time: &str) -> String {
+    match format {
+        LogFormat::Text => {
+            // Quoted as JSON, which unlike Rust's notation leaves quotes such as ' alone.
+            let quoted = serde_json::Value::from(message);
+            format!("time=\"{time}\" level={level} msg={quoted}\n")
+        }
+        LogFormat::Json => {
+            let object = serde_json::json!({ "level": level, "msg": message, "time": time });
+            format!("{object}\n")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_is_as_engines_read_it() {
+        let text = line(LogFormat::Text, "error", "no \"x\"", "T");
+        assert_eq!(text, "time=\"T\" level=error msg=\"no \\\"x\\\"\"\n");
+        let json = line(LogFormat::Json, "error", "a\nb", "T");
+        assert_eq!(
+            json,
+            "{\"level\":\"error\",\"msg\":\"a\\nb\",\"time\":\"T\"}\n"
+        );
     }
 }

@@ -29,6 +29,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::hooks::Hooks;
+use crate::rdt;
 
 const STATE_FILE: &str = "state.json";
 const FIFO: &str = "start.fifo";
@@ -70,9 +71,15 @@ pub(crate) struct Record {
     pub(crate) own_users: bool,
     #[serde(default)]
     pub(crate) own_clocks: bool,
+    /// Its root is one by chroot.
+    #[serde(default)]
+    pub(crate) chroot: bool,
     /// Id of the mount that is its root, where that lies in the mount namespace of its maker.
     #[serde(default)]
     pub(crate) root_mount: Option<u64>,
+    /// Its share of the processor's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<rdt::Group>,
     /// Programs run at points of its life.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub(crate) hooks: Hooks,
@@ -295,6 +302,13 @@ impl Record {
         if let Some(id) = self.root_mount {
             // Gone already, or something else is mounted there by now.
             let _ = hull_container::detach_root(&self.rootfs, id);
+        }
+    }
+
+    /// Takes away its share of the processor's cache.
+    pub(crate) fn leave_class(&self) {
+        if let Some(class) = &self.rdt {
+            class.remove();
         }
     }
 

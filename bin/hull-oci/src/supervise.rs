@@ -82,6 +82,12 @@ pub(crate) fn wait(process: &Started, signals: &Signals) -> Result<i32> {
             }
         }
         while let Some(received) = signal::read(&signals.fd).context("cannot read signals")? {
+            if received.number == SIGCHLD
+                && let Some(status) = reap(process)
+            {
+                drain(process, to_user);
+                return Ok(status);
+            }
             hand_on(received.number, process);
         }
         if ready.first() == Some(&true) {
@@ -92,6 +98,17 @@ pub(crate) fn wait(process: &Started, signals: &Signals) -> Result<i32> {
             }
         }
     }
+}
+
+/// Reaps whatever child has ended; the status, if it is the one that is waited for.
+fn reap(process: &Started) -> Option<i32> {
+    let mut status = None;
+    while let Ok(Some(ended)) = pidfd::wait_any() {
+        if i32::try_from(process.pid) == Ok(ended.pid) {
+            status = Some(ended.exit.status());
+        }
+    }
+    status
 }
 
 fn hand_on(number: i32, process: &Started) {

@@ -221,8 +221,8 @@ mod tests {
 
     #[test]
     fn run_failing_hook_stops_the_rest_with_its_status() {
-        let hooks = InnerHooks::prepare(&[shell("exit 3", None), shell("echo no", None)])
-            .expect("prepare");
+        let hooks =
+            InnerHooks::prepare(&[shell("exit 3", None), shell("echo no", None)]).expect("prepare");
         let failed = hooks.run().expect_err("failed");
         assert_eq!((failed.step, failed.index), (Step::HookStatus, 0));
         assert_eq!(failed.errno.raw_os_error(), 3);

@@ -1,9 +1,12 @@
 //! `create`, and the launch it shares with `run`.
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
-use hull_container::{BeforePivot, Host, InnerHooks, LaunchError, Launched, Options, Stdio, launch};
+use hull_container::{
+    BeforePivot, Host, InnerHooks, LaunchError, Launched, Options, Stdio, launch,
+};
 use hull_proto::oci::SystemdUnit;
 use hull_proto::plan::Namespace;
 use time::OffsetDateTime;
@@ -13,7 +16,7 @@ use crate::cli::Create;
 use crate::log::Log;
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Store, start_time, write_by_rename};
-use crate::{console, rootless, state, systemd};
+use crate::{console, netdev, rdt, rootless, state, systemd};
 
 /// Where there is no control group, it is killed by itself.
 const SIGKILL: i32 = 9;
@@ -71,6 +74,9 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     if translated.plan.process.tty && !manner.detached {
         let given = translated.plan.process.console_size;
         translated.plan.process.console_size = given.or_else(console::own_size);
+    }
+    if translated.plan.intel_rdt.is_some() {
+        rdt::find()?;
     }
     let mut host = Host::detect()?;
     let entry = store.create(&args.id)?;
@@ -163,10 +169,10 @@ fn launch_in(
         hooks if hooks.is_empty() => None,
         hooks => Some(InnerHooks::prepare(&hooks)?),
     };
+    let class: OnceCell<rdt::Group> = OnceCell::new();
     let before_pivot = |pid| {
-        translated
-            .hooks
-            .on_create(&planned, pid, inner.as_ref())
+        prepare_inside(translated, &planned, pid, &class)
+            .and_then(|()| translated.hooks.on_create(&planned, pid, inner.as_ref()))
             .map_err(|error| LaunchError::Stopped(format!("{error:#}")))
     };
     let options = Options {
@@ -174,7 +180,9 @@ fn launch_in(
         hold,
         before_pivot: needs_stop(translated).then_some(BeforePivot(&before_pivot)),
         hooks: inner.as_ref(),
-        attach: unit.filter(|unit| unit.attaches()).map(|_| BeforePivot(&attach)),
+        attach: unit
+            .filter(|unit| unit.attaches())
+            .map(|_| BeforePivot(&attach)),
         ..Options::default()
     };
     let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
@@ -182,6 +190,11 @@ fn launch_in(
         .map_err(|error| match inner.as_ref().map(InnerHooks::output) {
             Some(said) if !said.is_empty() => error.context(format!("hooks said: {said}")),
             _ => error,
+        })
+        .inspect_err(|_| {
+            if let Some(class) = class.get() {
+                class.remove();
+            }
         })?;
     for warning in &launched.process.warnings {
         log.warn(warning);
@@ -197,6 +210,7 @@ fn launch_in(
             planned.cgroup.clone()
         },
         root_mount: launched.root_mount,
+        rdt: class.get().cloned(),
         ..planned.clone()
     };
     let recorded = entry
@@ -216,6 +230,7 @@ fn launch_in(
         let _ = hull_sys::pidfd::wait(&launched.process.pidfd, true);
         launched.cgroup.abandon();
         known.detach_root();
+        known.leave_class();
         return Err(error);
     }
     Ok((launched, known))
@@ -224,6 +239,22 @@ fn launch_in(
 /// Whether something is to be done once the namespaces are there.
 fn needs_stop(translated: &Translated) -> bool {
     translated.hooks.needs_stop()
+        || !translated.plan.net_devices.is_empty()
+        || translated.plan.intel_rdt.is_some()
+}
+
+/// What the process gets from outside before hooks see it.
+fn prepare_inside(
+    translated: &Translated,
+    planned: &Record,
+    pid: u32,
+    class: &OnceCell<rdt::Group>,
+) -> Result<()> {
+    if let Some(plan) = &translated.plan.intel_rdt {
+        // There is no other call for this launch that could have filled it.
+        let _ = class.set(rdt::apply(&rdt::find()?, plan, &planned.id, pid)?);
+    }
+    netdev::move_all(&translated.plan.net_devices, pid)
 }
 
 /// Writes the file of `--pid-file`.
@@ -262,7 +293,9 @@ fn record(args: &Create, translated: &Translated) -> Result<Record> {
         systemd: translated.plan.cgroup.systemd.clone(),
         own_users: translated.plan.namespaces.user != Namespace::Host,
         own_clocks: translated.plan.namespaces.time != Namespace::Host,
+        chroot: translated.plan.namespaces.mount != Namespace::New,
         root_mount: None,
+        rdt: None,
         hooks: translated.hooks.clone(),
         process: translated.plan.process.clone(),
     })

@@ -35,7 +35,8 @@ pub(crate) fn delete(args: &Delete, store: &Store, log: &Log) -> Result<()> {
     };
     let host = Host::detect()?;
     let status = record.status(&entry, &host)?;
-    if status != Status::Stopped && !args.force {
+    // As in runc: what was never started needs no force.
+    if !matches!(status, Status::Stopped | Status::Created) && !args.force {
         bail!(
             "cannot delete container {} that is not stopped: {}",
             args.id,
@@ -45,6 +46,7 @@ pub(crate) fn delete(args: &Delete, store: &Store, log: &Log) -> Result<()> {
     remove_group(&record, &host, status)?;
     wait_for_end(&record)?;
     record.detach_root();
+    record.leave_class();
     if entry.remove()? {
         record.hooks.after_delete(&record, log);
     }

@@ -1,81 +1,82 @@
 //! `features`: what a caller may put into a config.json, in the form of the specification's
-//! features document.
+//! features document. It says what is known here, whatever the host can do of it.
 
 use anyhow::{Context as _, Result};
 use hull_seccomp::{ACTION_NAMES, ARCH_NAMES, FLAG_NAMES, OPERATOR_NAMES};
 use hull_sys::caps::CapSet;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::print;
+use crate::cli::SPEC_VERSION;
+use crate::spec;
 
-const MOUNT_OPTIONS: [&str; 31] = [
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "exec",
-    "loud",
-    "nodev",
-    "noexec",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "private",
-    "rbind",
-    "relatime",
-    "ro",
-    "rprivate",
-    "rro",
-    "rrw",
-    "rshared",
-    "rslave",
-    "rw",
-    "shared",
-    "slave",
-    "suid",
-    "symfollow",
-    "size",
-    "mode",
-    "newinstance",
-];
+/// Annotations that change what is done on the host: engines keep them from their users.
+const UNSAFE_ANNOTATIONS: [&str; 1] = ["org.systemd.property."];
 
 pub(crate) fn features() -> Result<()> {
-    // What needs a listener is refused, so it is not offered.
-    let actions: Vec<_> = ACTION_NAMES
-        .iter()
-        .filter(|name| **name != "SCMP_ACT_NOTIFY")
-        .collect();
-    let flags: Vec<_> = FLAG_NAMES
-        .iter()
-        .filter(|name| !name.ends_with("WAIT_KILLABLE_RECV"))
-        .collect();
-    let document = json!({
+    let text = serde_json::to_string_pretty(&document()).context("cannot write the features")?;
+    print(&format!("{text}\n"))
+}
+
+fn document() -> Value {
+    let mut options: Vec<String> = spec::option_words().collect();
+    options.sort_unstable();
+    options.dedup();
+    json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.0",
-        "hooks": [],
-        "mountOptions": MOUNT_OPTIONS,
+        "ociVersionMax": SPEC_VERSION,
+        "hooks": [
+            "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
+        ],
+        "mountOptions": options,
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": CapSet::ALL.names(),
             "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": actions,
+                "actions": ACTION_NAMES,
                 "operators": OPERATOR_NAMES,
                 "archs": ARCH_NAMES,
                 "knownFlags": FLAG_NAMES,
-                "supportedFlags": flags,
+                "supportedFlags": FLAG_NAMES,
             },
-            "apparmor": { "enabled": false },
-            "selinux": { "enabled": false },
-            "intelRdt": { "enabled": false },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": {
+                "modes": [
+                    "MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE",
+                    "MPOL_PREFERRED", "MPOL_PREFERRED_MANY", "MPOL_LOCAL",
+                ],
+                "flags": [
+                    "MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES",
+                ],
+            },
             "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true },
         },
-        "annotations": { "org.hull.version": env!("CARGO_PKG_VERSION") },
-    });
-    let text = serde_json::to_string_pretty(&document).context("cannot write the features")?;
-    print(&format!("{text}\n"))
+        "annotations": {
+            "org.hull.version": env!("CARGO_PKG_VERSION"),
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+        },
+        "potentiallyUnsafeConfigAnnotations": UNSAFE_ANNOTATIONS,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn document_is_one_of_the_specification() {
+        let text = document().to_string();
+        let features: oci_spec::runtime::Features = serde_json::from_str(&text).expect("features");
+        assert_eq!(features.oci_version_min(), "1.0.0");
+        assert_eq!(features.hooks().as_ref().map(Vec::len), Some(6));
+        let options = features.mount_options().clone().unwrap_or_default();
+        for word in ["bind", "rro", "tmpcopyup", "idmap", "rprivate", "nosuid"] {
+            assert!(options.iter().any(|option| option == word), "{word}");
+        }
+    }
 }

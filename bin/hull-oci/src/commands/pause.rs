@@ -9,15 +9,15 @@ use crate::state::{Status, Store};
 
 pub(crate) fn pause(args: &Id, store: &Store) -> Result<()> {
     match find(args, store)? {
-        (Status::Running, Some(group)) => Ok(group.freeze()?),
-        (status, _) => bail!("cannot pause a container that is {}", status.name()),
+        (Status::Running | Status::Created, Some(group)) => Ok(group.freeze()?),
+        (status, _) => bail!("container not running: it is {}", status.name()),
     }
 }
 
 pub(crate) fn resume(args: &Id, store: &Store) -> Result<()> {
     match find(args, store)? {
         (Status::Paused, Some(group)) => Ok(group.thaw()?),
-        (status, _) => bail!("cannot resume a container that is {}", status.name()),
+        (status, _) => bail!("container not paused: it is {}", status.name()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use hull_container::Host;
 use hull_sys::pidfd;
 
@@ -31,6 +31,9 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
         };
     }
     let signals = Signals::collect()?;
+    if !args.no_subreaper {
+        hull_sys::proc::set_subreaper().context("cannot take in orphans")?;
+    }
     let made = make(&args.create, store, log, &manner)?;
     let started = go(&made, store, log);
     let status = supervise::wait(&made.launched.process, &signals);
@@ -65,6 +68,7 @@ fn clean_up(made: Made, args: &Run, log: &Log) -> Result<()> {
         if made.launched.root_mount.is_some() {
             made.record.detach_root();
         }
+        made.record.leave_class();
         made.entry.remove()?;
         made.record.hooks.after_delete(&made.record, log);
     }

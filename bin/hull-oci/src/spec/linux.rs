@@ -4,8 +4,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result};
 use hull_proto::LaunchPlan;
-use hull_proto::plan::SeccompPlan;
+use hull_proto::plan::{Namespace, SeccompPlan};
 use oci_spec::runtime::Linux;
+
+use crate::{netdev, rdt};
 
 use super::{device_rules, devices, namespaces, resources, unsupported};
 
@@ -18,6 +20,11 @@ pub(crate) fn translate(
 ) -> Result<()> {
     refuse_unsupported(linux)?;
     namespaces::translate(linux, plan, fds)?;
+    if let Some(devices) = linux.net_devices() {
+        let own_network = plan.namespaces.net != Namespace::Host;
+        plan.net_devices = netdev::translate(devices, own_network)?;
+    }
+    plan.intel_rdt = linux.intel_rdt().as_ref().map(rdt::translate).transpose()?;
     plan.sysctls = linux
         .sysctl()
         .iter()
@@ -33,12 +40,6 @@ pub(crate) fn translate(
 }
 
 fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    let filled = |present: Option<bool>| present.unwrap_or(false);
-    unsupported(
-        "linux.netDevices",
-        filled(linux.net_devices().as_ref().map(|map| !map.is_empty())),
-    )?;
-    unsupported("linux.intelRdt", linux.intel_rdt().is_some())?;
     unsupported("linux.memoryPolicy", linux.memory_policy().is_some())?;
     unsupported("linux.personality", linux.personality().is_some())?;
     Ok(())

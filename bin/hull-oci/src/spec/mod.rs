@@ -173,10 +173,42 @@ fn check_version(version: &str) -> Result<()> {
     if version.is_empty() {
         bail!("config.json: ociVersion is missing");
     }
-    if version.split('.').next() != Some("1") {
+    if !is_version(version) {
+        bail!("config.json: ociVersion {version:?} is no version as of SemVer 2.0.0");
+    }
+    if !version.starts_with("1.") {
         bail!("config.json: ociVersion {version} is not supported, 1.x is");
     }
     Ok(())
+}
+
+/// `MAJOR.MINOR.PATCH`, then `-…` for what comes before it and `+…` for its build.
+fn is_version(text: &str) -> bool {
+    let (text, build) = match text.split_once('+') {
+        Some((text, build)) => (text, Some(build)),
+        None => (text, None),
+    };
+    let (core, before) = match text.split_once('-') {
+        Some((core, before)) => (core, Some(before)),
+        None => (text, None),
+    };
+    let number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    let word = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    core.split('.').count() == 3
+        && core.split('.').all(number)
+        && [before, build]
+            .into_iter()
+            .flatten()
+            .all(|words| words.split('.').all(word))
 }
 
 /// An absolute path as text, or an error that names the field.
@@ -200,4 +232,19 @@ pub(crate) fn absolute(field: &str, path: &Path) -> Result<String> {
 pub(crate) fn bundle_dir(bundle: Option<&Path>) -> Result<PathBuf> {
     let given = bundle.unwrap_or(Path::new("."));
     fs::canonicalize(given).with_context(|| format!("cannot use the bundle {}", given.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_version_one_and_what_comes_before_it_is_taken() {
+        for good in ["1.0.0", "1.0.2-dev", "1.0.0-rc.5+x.1", "1.99.7"] {
+            check_version(good).expect(good);
+        }
+        for bad in ["", "1", "1.0", "1.x.0", "2.0.0", "0.9.0", "1.0.0-", "1.0.0 ", "1.01.0"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+    }
 }
