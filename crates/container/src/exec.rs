@@ -34,7 +34,7 @@ pub struct ExecTarget<'a> {
     pub cgroup: &'a dyn Cgroup,
     /// Namespaces of its own besides those that every container has: of users, of clocks.
     pub also: Namespaces,
-    /// It has no mount namespace of its own: its root is one by chroot.
+    /// It has no mount namespace that was made for it: its root is one by chroot.
     pub chroot: bool,
 }
 
@@ -90,6 +90,7 @@ pub fn exec(
             target: &target_pidfd,
             spaces: not_shared(target.pid),
             oom_score: process.oom_score_adj.take(),
+            chroot: target.chroot.then(|| above_stdio(root)).transpose()?,
         };
         return exec_between(&from, target.cgroup, &process, &manner, plan);
     }
@@ -153,6 +154,8 @@ struct From<'a> {
     spaces: Namespaces,
     /// Its file in /proc cannot be written from there.
     oom_score: Option<String>,
+    /// As in [`Goal`].
+    chroot: Option<OwnedFd>,
 }
 
 /// As [`exec`], by a process in between: only from inside the user namespace may the caller's own
@@ -177,7 +180,7 @@ fn exec_between(
         &sync,
         &reporter,
         walk,
-        |files| match arrive(process, files, &proc, &sync) {
+        |files| match arrive(process, files, from, &proc, &sync) {
             Ok(proc_root) => {
                 reporter.fail(enter::run(process, manner, proc_root.as_fd(), &reporter))
             }
@@ -223,12 +226,14 @@ fn walk(from: &From<'_>, report: &Reporter) -> Result<(), Failed> {
 fn arrive(
     process: &PreparedProcess,
     files: &[OwnedFd],
+    from: &From<'_>,
     host_proc: &OwnedFd,
     sync: &ChildSync,
 ) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
     enter::join_cgroup(files)?;
     userns::become_root((Some(0), Some(0)), false)?;
+    change_root(from.chroot.as_ref())?;
     enter::session(process)?;
     let proc_root = match mounts::fresh(c"proc", PROC_ATTRIBUTES) {
         // The container has covered its own or has none, and so may not have another.
@@ -261,15 +266,18 @@ fn join(process: &PreparedProcess, goal: &Goal, files: &[OwnedFd]) -> Result<Own
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
     enter::join_cgroup(files)?;
     ns::join(&goal.target, goal.spaces).at(Step::JoinNamespace)?;
-    if let Some(root) = &goal.chroot {
-        rustix::process::fchdir(root).at(Step::Pivot)?;
-        rustix::process::chroot(c".").at(Step::Pivot)?;
-    }
+    change_root(goal.chroot.as_ref())?;
     enter::session(process)?;
     // Never the container's own /proc, which it may have covered.
     let proc_root = mounts::fresh(c"proc", PROC_ATTRIBUTES).at(Step::Procfs)?;
     change_directory(process)?;
     Ok(proc_root)
+}
+
+fn change_root(root: Option<&OwnedFd>) -> Result<(), Failed> {
+    let Some(root) = root else { return Ok(()) };
+    rustix::process::fchdir(root).at(Step::Pivot)?;
+    rustix::process::chroot(c".").at(Step::Pivot)
 }
 
 const PROC_ATTRIBUTES: Attr = Attr::MOUNT_ATTR_NOSUID

@@ -1,17 +1,19 @@
-//! Containers in their maker's mount namespace: the root is attached on its folder there and the
+//! Containers in their maker's mount namespace, or in a given one: the root is attached on its folder there and the
 //! process is put in it by chroot. What was mounted stays until it is detached by whoever made it.
 
 use std::ffi::CString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use hull_proto::LaunchPlan;
 use hull_proto::plan::{Namespace, RootFs};
-use hull_sys::{Errno, Result, mount};
+use hull_sys::clone3::{Clone3, Namespaces, clone3};
+use hull_sys::{Errno, Result, mount, ns, pidfd};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::LaunchError;
 use crate::error::prepare;
+use crate::report;
 use crate::rootfs::{PreparedRoot, c_path};
 
 /// The root's mount, detached with all that is mounted below it unless the launch succeeds.
@@ -19,6 +21,8 @@ use crate::rootfs::{PreparedRoot, c_path};
 pub(crate) struct HostMounts {
     path: CString,
     id: u64,
+    /// The namespace, if it is not the caller's.
+    given: Option<OwnedFd>,
 }
 
 impl HostMounts {
@@ -26,40 +30,68 @@ impl HostMounts {
     pub(crate) fn prepare(
         plan: &LaunchPlan,
         root: &PreparedRoot,
+        descriptors: &[OwnedFd],
     ) -> std::result::Result<Option<Self>, LaunchError> {
-        if plan.namespaces.mount != Namespace::Host {
-            return Ok(None);
-        }
+        let given = match plan.namespaces.mount {
+            Namespace::New => return Ok(None),
+            Namespace::Host => None,
+            Namespace::Fd(index) => descriptors
+                .get(index)
+                .map(|given| report::duplicate(given.as_fd()))
+                .transpose()?,
+        };
         let wrong = |why: &str| {
             let text = format!("without a mount namespace of its own a container {why}");
             Err(LaunchError::Plan(text))
         };
-        if plan.namespaces.user != Namespace::Host {
-            return wrong("cannot have a user namespace: it may not mount");
-        }
-        if !plan.masked_paths.is_empty() || !plan.readonly_paths.is_empty() {
-            return wrong("cannot have masked or read-only paths");
+        if given.is_none() {
+            if plan.namespaces.user != Namespace::Host {
+                return wrong("cannot have a user namespace: it may not mount");
+            }
+            if !plan.masked_paths.is_empty() || !plan.readonly_paths.is_empty() {
+                return wrong("cannot have masked or read-only paths");
+            }
         }
         match (&plan.rootfs, root) {
+            // The child makes it, and nothing is known of it here.
+            (RootFs::Directory { .. }, PreparedRoot::Path { .. }) => Ok(None),
             (RootFs::Directory { path }, PreparedRoot::Detached(tree)) => Ok(Some(Self {
                 path: c_path(path)?,
                 id: mount_id(tree).map_err(prepare("ask for the id of a mount"))?,
+                given,
             })),
             _ => wrong("needs a folder as root file system"),
         }
     }
 
-    /// It stays; returns its id.
-    pub(crate) fn keep(mut self) -> u64 {
+    /// It stays; returns its id, if it is in the caller's namespace.
+    pub(crate) fn keep(mut self) -> Option<u64> {
         // What is left to drop is an empty path, at which nothing is.
         self.path = CString::default();
-        self.id
+        let id = self.given.is_none().then_some(self.id);
+        self.given = None;
+        id
     }
 }
 
 impl Drop for HostMounts {
     fn drop(&mut self) {
-        let _ = detach(&self.path, self.id);
+        let Some(given) = &self.given else {
+            let _ = detach(&self.path, self.id);
+            return;
+        };
+        // By a process: a thread that shares its folders with others cannot go there.
+        let args = Clone3 {
+            namespaces: Namespaces::NONE,
+            cgroup: None,
+            sibling: false,
+        };
+        let there =
+            || ns::join(given, Namespaces::MOUNT).and_then(|()| detach(&self.path, self.id));
+        let helper = clone3(&args, || i32::from(there().is_err()));
+        if let Ok(helper) = helper {
+            let _ = pidfd::wait(&helper.pidfd, true);
+        }
     }
 }
 

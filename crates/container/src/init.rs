@@ -40,7 +40,7 @@ pub(crate) struct PreparedInit {
     pub(crate) slot: Option<std::ffi::CString>,
     /// How the root is changed.
     pub(crate) root_change: RootChange,
-    /// There is no mount namespace of its own: no mount but the root's may be changed.
+    /// There is no new mount namespace: no mount but the root's may be changed.
     pub(crate) shares_mounts: bool,
     /// The parent does something before the root is changed.
     pub(crate) before_pivot: bool,

@@ -117,7 +117,8 @@ fn launch_in(
     let makers = Makers::choose(plan, &spaces, host.hierarchies.is_v2())?;
     let binds_by_child = makers.binds_by_child();
     let root = makers.root(&plan.rootfs, host.features)?;
-    let host_mounts = HostMounts::prepare(plan, &root)?;
+    let host_mounts = HostMounts::prepare(plan, &root, descriptors)?;
+    let shares_mounts = plan.namespaces.mount != Namespace::New;
     let views = cgroup.views();
     let mut mounts = Vec::with_capacity(plan.mounts.len() + 1);
     let mut idmaps = IdMaps::default();
@@ -182,13 +183,13 @@ fn launch_in(
         sysctls: sysctl::prepare(&plan.sysctls, &plan.namespaces)?,
         host_name: name(&plan.hostname),
         domain_name: name(&plan.domainname),
-        slot: if host_mounts.is_some() || options.before_pivot.is_some() {
+        slot: if shares_mounts || options.before_pivot.is_some() {
             init_slot(&plan.rootfs).transpose()?
         } else {
             None
         },
         root_change: RootChange::prepare(plan)?,
-        shares_mounts: host_mounts.is_some(),
+        shares_mounts,
         before_pivot: options.before_pivot.is_some(),
     };
     let manner = Manner {
@@ -248,7 +249,7 @@ fn launch_in(
         plan.process.args.first(),
     )?;
     started.warnings.append(&mut served.warnings);
-    Ok((started, host_mounts.map(HostMounts::keep)))
+    Ok((started, host_mounts.and_then(HostMounts::keep)))
 }
 
 /// Where on the host the root is attached when others look at it before the pivot: they join the

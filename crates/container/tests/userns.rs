@@ -163,7 +163,7 @@ fn exec_into_user_namespace_has_its_ids_and_capabilities() {
             &process(&["/bin/sh", "-c", "cat /proc/1/cmdline"]),
         )
         .expect("exec");
-    assert!(text.starts_with("sleep\0100"), "{text:?}");
+    assert!(text.starts_with("sleep\x00100"), "{text:?}");
 }
 
 #[test]
@@ -370,4 +370,60 @@ fn no_mount_namespace_root_is_detached_with_a_failure_and_kept_otherwise() {
     plan.process.args = vec!["/no/such".to_owned()];
     fixture.try_run(&plan).expect_err("no program");
     assert!(!mounted());
+}
+
+#[test]
+fn given_mount_namespace_keeps_its_root_and_loses_what_failed() {
+    let fixture = Fixture::new();
+    // A namespace of somebody's: a copy of ours, private.
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sleep", "100"])
+        .spawn()
+        .expect("unshare");
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let own = std::fs::read_link("/proc/self/ns/mnt").expect("link");
+    while std::fs::read_link(&path).expect("link") == own {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let table = || {
+        let table = std::fs::read_to_string(format!("/proc/{}/mountinfo", holder.id()));
+        table.expect("table").matches(&fixture.id).count()
+    };
+    let given = || OwnedFd::from(File::open(&path).expect("open"));
+    let mut plan = fixture.plan("head -n 1 /etc/passwd; readlink /proc/self/ns/mnt");
+    plan.rootfs = RootFs::Directory {
+        path: fixture.lower(),
+    };
+    plan.namespaces.mount = Namespace::Fd(0);
+    let theirs = std::fs::read_link(&path).expect("link");
+    let (text, status) = fixture.try_run_with(&plan, &[given()]).expect("run");
+    let attached = table();
+    plan.process.args = vec!["/no/such".to_owned()];
+    let failed = fixture.try_run_with(&plan, &[given()]);
+    let left = table();
+    let root = std::fs::metadata(format!("/proc/{}/root/usr", holder.id()));
+    let _ = holder.kill();
+    let _ = holder.wait();
+    assert_eq!(status, 0, "{text}");
+    assert!(text.starts_with("root:x:0"), "{text}");
+    assert_eq!(text.lines().nth(1), theirs.to_str());
+    assert!(root.is_ok());
+    assert!(failed.is_err());
+    assert!(attached > 0);
+    assert_eq!(left, attached);
+}
+
+#[test]
+fn exec_into_user_namespace_with_a_covered_proc_works() {
+    let fixture = Fixture::new();
+    let mut hostile = plan(&fixture, "mount -t tmpfs none /proc && echo up; sleep 100");
+    hostile.process.capabilities.push("SYS_ADMIN".to_owned());
+    hostile.process.seccomp = hull_proto::plan::SeccompPlan::Unconfined;
+    let (running, mut output) = fixture.start(&hostile);
+    assert_eq!(output.line(), "up");
+    let script = "id -u; ls -A /proc | wc -l; ls /proc/1 2>/dev/null";
+    let (text, status) = running
+        .exec(&fixture, &process(&["/bin/sh", "-c", script]))
+        .expect("exec");
+    assert_eq!((text.as_str(), status), ("0\n0\n", 1), "{text}");
 }

@@ -67,7 +67,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         pidfd: std::os::fd::AsFd::as_fd(&process),
         cgroup: elsewhere.as_deref().unwrap_or(group.as_ref()),
         also: record.own_namespaces(),
-        chroot: record.root_mount.is_some(),
+        chroot: record.chroot,
     };
     let stdio = Stdio {
         stdin: rustix::stdio::stdin(),
