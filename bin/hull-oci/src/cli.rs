@@ -113,6 +113,10 @@ pub(crate) enum Command {
     Spec(Spec),
     /// Print what this runtime supports
     Features,
+    /// Write a running container to files, by CRIU
+    Checkpoint(Checkpoint),
+    /// Make a container of such files
+    Restore(Restore),
 }
 
 /// A container.
@@ -124,7 +128,7 @@ pub(crate) struct Id {
 }
 
 /// `create`, and what it shares with `run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Create {
     /// Folder of the bundle [default: the current one]
     #[arg(short, long, value_name = "DIR")]
@@ -166,6 +170,100 @@ pub(crate) struct Run {
     /// Leave processes that lose their parents to others
     #[arg(long)]
     pub(crate) no_subreaper: bool,
+}
+
+/// What `checkpoint` and `restore` share.
+#[derive(Debug, Default, Args)]
+pub(crate) struct CriuOptions {
+    /// Folder of the files [default: checkpoint]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_path: Option<PathBuf>,
+    /// Folder of CRIU's log and other files of its own [default: that of --image-path]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_path: Option<PathBuf>,
+    /// Allow open TCP connections
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// Allow Unix sockets connected to the outside
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// Allow a session that began outside
+    #[arg(long)]
+    pub(crate) shell_job: bool,
+    /// Handle file locks
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Leave memory where it is until it is asked for
+    #[arg(long)]
+    pub(crate) lazy_pages: bool,
+    /// What becomes of control groups: soft, full, strict or ignore
+    #[arg(long, value_name = "MODE")]
+    pub(crate) manage_cgroups_mode: Option<String>,
+    /// Make this namespace empty: network
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) empty_ns: Option<String>,
+    /// Drop what is twice in the files
+    #[arg(long)]
+    pub(crate) auto_dedup: bool,
+}
+
+/// `checkpoint`.
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    #[command(flatten)]
+    pub(crate) criu: CriuOptions,
+    /// Folder of earlier files of --pre-dump, relative to --image-path
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_path: Option<PathBuf>,
+    /// Let it run on
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    /// Descriptor that gets a zero byte once lazy pages are ready
+    #[arg(long, value_name = "FD", allow_hyphen_values = true)]
+    pub(crate) status_fd: Option<i32>,
+    /// Server that gets the memory
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) page_server: Option<String>,
+    /// Write the memory alone, and let it run on
+    #[arg(long)]
+    pub(crate) pre_dump: bool,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
+}
+
+/// `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    #[command(flatten)]
+    pub(crate) criu: CriuOptions,
+    /// Folder of the bundle [default: the current one]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Return once it runs
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File that gets the process id
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Unix socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Leave processes that lose their parents to others
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+    /// Accepted for callers that pass it: the root is changed by CRIU
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Security profile, TYPE:NAME
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) lsm_profile: Option<String>,
+    /// Security context of mounts
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) lsm_mount_context: Option<String>,
+    /// Name of the container
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) id: String,
 }
 
 /// `kill`.

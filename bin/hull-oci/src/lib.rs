@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod console;
+mod criu;
 mod hooks;
 mod log;
 mod netdev;

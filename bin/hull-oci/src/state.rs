@@ -229,6 +229,11 @@ impl Entry {
         }
     }
 
+    /// Folder of the container.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn write(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec(record).context("cannot write the state")?;
         write_by_rename(&self.dir.join(STATE_FILE), &text)

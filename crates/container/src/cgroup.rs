@@ -15,8 +15,12 @@ use crate::error::prepare;
 use crate::rootfs::open_path;
 use crate::{Host, LaunchError};
 
-/// Makes the group and sets its limits: the process is born under them.
-pub(crate) fn create(
+/// Makes the group and sets its limits: the process is born under them. Adds to `warnings` what
+/// could not be set.
+///
+/// # Errors
+/// As [`crate::launch`]; nothing is left.
+pub fn create(
     host: &Host,
     plan: &CgroupPlan,
     warnings: &mut Vec<String>,

@@ -32,6 +32,7 @@ mod rootfs;
 mod served;
 mod spaces;
 mod spawn;
+mod schedule;
 mod stdio;
 mod sync;
 mod sysctl;
@@ -40,6 +41,7 @@ mod timens;
 mod user;
 mod userns;
 
+pub use cgroup::create as create_group;
 pub use error::LaunchError;
 pub use exec::{ExecTarget, exec};
 pub use hook::{Hook, InnerHooks};

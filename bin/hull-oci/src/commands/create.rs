@@ -267,7 +267,7 @@ pub(crate) fn pid_file(path: Option<&std::path::Path>, pid: u32) -> Result<()> {
 
 /// The record before there is a process: should this program be killed on the way, `delete --force`
 /// finds the control group by it.
-fn record(args: &Create, translated: &Translated) -> Result<Record> {
+pub(crate) fn record(args: &Create, translated: &Translated) -> Result<Record> {
     let hull_proto::plan::RootFs::Directory { path: rootfs } = &translated.plan.rootfs else {
         bail!("the plan of a bundle has another root than a folder");
     };

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -9,6 +10,7 @@ mod kill;
 mod list;
 mod pause;
 mod ps;
+mod restore;
 mod run;
 mod spec;
 mod start;
@@ -64,6 +66,12 @@ pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
         Command::Events(args) => events::events(&args, &store).map(done),
         Command::Spec(args) => spec::spec(&args).map(done),
         Command::Features => features::features().map(done),
+        Command::Checkpoint(args) => {
+            checkpoint::checkpoint(&args, &store, cli.globals.criu.as_os_str(), log).map(done)
+        }
+        Command::Restore(args) => {
+            restore::restore(&args, &store, cli.globals.criu.as_os_str(), log)
+        }
     }
 }
 
