@@ -74,8 +74,9 @@ pub(crate) fn name_limit(error: LaunchError, spec: &Spec) -> anyhow::Error {
         ),
         _ => false,
     };
+    let is_user = !rustix::process::geteuid().is_root() || in_user_namespace();
     if refused
-        && prefers_session()
+        && is_user
         && let Some(field) = first_limit(spec)
     {
         return anyhow::Error::new(CgroupError::NotAllowed)
