@@ -179,12 +179,16 @@ impl PreparedMount {
                 })?;
                 Source::Detached(given)
             }
-            MountKind::Cgroup if host.hierarchies.is_v2() => Source::Cgroup2,
-            MountKind::Cgroup => Source::CgroupV1(CgroupView::prepare(
-                cgroup_views,
-                options.read_only,
-                host.features,
-            )?),
+            MountKind::Cgroup => {
+                made.late = Late::of_fresh(options, host.features)?;
+                if host.hierarchies.is_v2() {
+                    Source::Cgroup2
+                } else {
+                    let read_only = options.read_only;
+                    let view = CgroupView::prepare(cgroup_views, read_only, host.features)?;
+                    Source::CgroupV1(view)
+                }
+            }
             kind => {
                 made.late = Late::of_fresh(options, host.features)?;
                 made.file_system(kind, options, by_parent)?
@@ -242,7 +246,10 @@ impl PreparedMount {
             self.attributes = fresh::writable(options);
         }
         Ok(match kind {
-            MountKind::Tmpfs { data } => Source::Detached(fresh::tmpfs(data, self.attributes)?),
+            MountKind::Tmpfs { data } => {
+                let made = fresh::tmpfs(data, self.attributes, self.target.as_str())?;
+                Source::Detached(made)
+            }
             MountKind::Devpts => Source::Detached(fresh::devpts(self.attributes)?),
             MountKind::Proc => Source::Proc,
             MountKind::Sysfs => Source::Sysfs,
@@ -311,10 +318,11 @@ impl PreparedMount {
     pub(crate) fn describe(&self) -> String {
         let target = self.target.as_str();
         match &self.source {
-            Source::Fresh(fresh) => match &fresh.note {
-                Some(note) => format!("{target} ({note})"),
-                None => target.to_owned(),
-            },
+            Source::Fresh(fresh) | Source::Remount(fresh) => {
+                let kind = fresh.kind().to_string_lossy();
+                let note = fresh.note.as_deref().unwrap_or("see the kernel's log");
+                format!("{target} with type {kind} ({note})")
+            }
             _ => target.to_owned(),
         }
     }
@@ -362,8 +370,15 @@ impl PreparedMount {
             }
             Source::Proc => return self.finish(index, &target, proc, covers, late),
             Source::CgroupV1(view) => {
-                self.finish(index, &target, view.mount.as_fd(), covers, late)?;
-                return view.attach().at_index(Step::Mount, index);
+                self.finish(index, &target, view.mount.as_fd(), covers, None)?;
+                view.attach().at_index(Step::Mount, index)?;
+                return match late {
+                    // Not before: it may be that nothing can be mounted in it any more.
+                    Some(late) => late
+                        .apply(view.mount.as_fd())
+                        .at_index(Step::MountOptions, index),
+                    None => Ok(()),
+                };
             }
             Source::Sysfs => fresh(c"sysfs", attributes).at_index(Step::Mount, index)?,
             Source::Mqueue => fresh(c"mqueue", attributes).at_index(Step::Mount, index)?,

@@ -27,6 +27,33 @@ const CGROUP_OPTIONS: [&str; 7] = [
 ];
 /// File systems that are the same for all who mount them: read-only is the mount.
 const SHARED_KINDS: [&str; 6] = ["proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2"];
+/// Options of a tmpfs (Linux 6.18), and those of SELinux.
+const TMPFS_OPTIONS: [&str; 24] = [
+    "size",
+    "nr_blocks",
+    "nr_inodes",
+    "mode",
+    "uid",
+    "gid",
+    "mpol",
+    "huge",
+    "inode32",
+    "inode64",
+    "noswap",
+    "quota",
+    "usrquota",
+    "grpquota",
+    "usrquota_block_hardlimit",
+    "usrquota_inode_hardlimit",
+    "grpquota_block_hardlimit",
+    "grpquota_inode_hardlimit",
+    "casefold",
+    "strict_encoding",
+    "context",
+    "fscontext",
+    "defcontext",
+    "rootcontext",
+];
 /// There if the host has the one hierarchy of version 2.
 const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
 /// There if the kernel has SELinux and it is in use.
@@ -207,6 +234,9 @@ fn file_system(mount: &Mount, field: &str, parsed: &mut Parsed, label: &str) -> 
             return Ok(MountKind::Devpts);
         }
         "tmpfs" => {
+            if let Some(option) = data.iter().find(|option| !is_tmpfs_option(option)) {
+                bail!("config.json: {field}.options: {option:?} is no option of a tmpfs");
+            }
             let has_mode = data.iter().any(|option| option.contains("mode="));
             options.copy_mode = !options.remount && !has_mode;
             let is_plain = is_usual && label.is_empty() && source == "tmpfs";
@@ -230,6 +260,12 @@ fn file_system(mount: &Mount, field: &str, parsed: &mut Parsed, label: &str) -> 
         source: source.to_owned(),
         data,
     })
+}
+
+/// Several may be in one text.
+fn is_tmpfs_option(text: &str) -> bool {
+    let first = text.split(['=', ',']).next().unwrap_or_default();
+    TMPFS_OPTIONS.contains(&first)
 }
 
 fn is_usual_devpts(data: &[String]) -> bool {
@@ -366,6 +402,10 @@ mod tests {
             (
                 r#"{"destination":"/x","type":"tmpfs","options":["copy-symlink"]}"#,
                 "\"copy-symlink\" is for bind mounts alone",
+            ),
+            (
+                r#"{"destination":"/x","type":"tmpfs","options":["size=1m","copyup"]}"#,
+                "mounts[3].options: \"copyup\"",
             ),
             (
                 r#"{"destination":"/x","type":"cgroup","options":["cpu"]}"#,

@@ -230,7 +230,11 @@ pub(crate) fn plain(kind: &CStr, attributes: Attr) -> Result<OwnedFd> {
 }
 
 /// A tmpfs of the parent's; options of the mount may be among those of the file system.
-pub(crate) fn tmpfs(data: &str, mut attributes: Attr) -> std::result::Result<OwnedFd, LaunchError> {
+pub(crate) fn tmpfs(
+    data: &str,
+    mut attributes: Attr,
+    target: &str,
+) -> std::result::Result<OwnedFd, LaunchError> {
     let fail = || prepare("make a tmpfs");
     let fs = FsContext::open(c"tmpfs").map_err(fail())?;
     fs.string(c"source", c"tmpfs").map_err(fail())?;
@@ -250,7 +254,7 @@ pub(crate) fn tmpfs(data: &str, mut attributes: Attr) -> std::result::Result<Own
             attributes.set(attribute, set);
             continue;
         }
-        let wrong = |_| LaunchError::Plan(format!("invalid tmpfs option {option:?}"));
+        let wrong = |_| LaunchError::Plan(format!("invalid tmpfs option {option:?} at {target}"));
         match option.split_once('=') {
             Some((key, value)) => {
                 fs.string(&c_string(key)?, &c_string(value)?)
@@ -301,9 +305,9 @@ mod tests {
 
     #[test]
     fn tmpfs_bad_option_names_it() {
-        let error = tmpfs("size=64k,bogus=1", Attr::empty()).expect_err("refused");
+        let error = tmpfs("size=64k,bogus=1", Attr::empty(), "/x").expect_err("refused");
         assert!(error.to_string().contains("bogus=1"), "{error}");
-        tmpfs("rw,noexec,size=64k,mode=1777", Attr::empty()).expect("accepted");
+        tmpfs("rw,noexec,size=64k,mode=1777", Attr::empty(), "/x").expect("accepted");
     }
 
     #[test]
