@@ -143,7 +143,9 @@ impl Spaces {
             // can be joined from there.
             for ((namespace, kind), joined) in self.join.iter().zip(&mut joined) {
                 // Paths of the host are needed until the end.
-                *joined = *kind != Namespaces::MOUNT && ns::join(namespace, *kind).is_ok();
+                *joined = *kind != Namespaces::MOUNT
+                    && !self.is_last(*kind)
+                    && ns::join(namespace, *kind).is_ok();
             }
             user.open_up(true)?;
             if let Some(score) = oom_score.filter(|_| !user.is_new()) {
@@ -158,7 +160,7 @@ impl Spaces {
             user.open_up(false)?;
         }
         for (index, ((namespace, kind), joined)) in self.join.iter().zip(joined).enumerate() {
-            if !joined {
+            if !joined && !self.is_last(*kind) {
                 ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
             }
         }
@@ -175,13 +177,19 @@ impl Spaces {
             }
             user.become_root()?;
         }
-        if self.between {
-            return Ok(());
-        }
         for (index, (namespace, kind)) in self.join.iter().enumerate() {
-            ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
+            if !self.between || self.is_last(*kind) {
+                ns::join(namespace, *kind).at_index(Step::JoinNamespace, index)?;
+            }
         }
         Ok(())
+    }
+
+    /// A given control group namespace is joined by the process itself once it is in its group: out
+    /// of the namespace nobody gets into a group that is not below its root, where the tree is
+    /// mounted with nsdelegate. From a new user namespace it could not be joined any more.
+    fn is_last(&self, kind: Namespaces) -> bool {
+        kind == Namespaces::CGROUP && !self.user.as_ref().is_some_and(UserNamespace::is_new)
     }
 }
 

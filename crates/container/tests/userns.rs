@@ -195,16 +195,18 @@ fn given_user_namespace_is_joined_and_owns_the_new_ones() {
     let mut joined = plan(
         &second,
         "id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/net; \
-        mount -t tmpfs none /tmp && echo mounted; touch /f; ps | grep -c 'sleep 100'; cat /proc/self/oom_score_adj",
+        mount -t tmpfs none /tmp && echo mounted; touch /f; ps | grep -c 'sleep 100'; cat /proc/self/oom_score_adj; \
+        readlink /proc/self/ns/cgroup",
     );
     joined.id_mappings = IdMappings::default();
     joined.namespaces.user = Namespace::Fd(0);
     joined.namespaces.net = Namespace::Fd(1);
+    joined.namespaces.cgroup = Namespace::Fd(2);
     joined.process.capabilities.push("SYS_ADMIN".to_owned());
     joined.process.seccomp = hull_proto::plan::SeccompPlan::Unconfined;
     joined.process.oom_score_adj = Some(300);
     let (text, status) = second
-        .try_run_with(&joined, &[open("user"), open("net")])
+        .try_run_with(&joined, &[open("user"), open("net"), open("cgroup")])
         .expect("run");
     assert_eq!(status, 0, "{text}");
     let lines: Vec<&str> = text.lines().collect();
@@ -217,6 +219,7 @@ fn given_user_namespace_is_joined_and_owns_the_new_ones() {
     assert_eq!(lines[2], link("net"));
     assert_eq!(lines[3], "mounted");
     assert_eq!(lines[5], "300");
+    assert_eq!(lines[6], link("cgroup"));
     let made = std::fs::metadata(second.lower().join("f")).expect("made");
     assert_eq!(made.uid(), BASE);
 }
