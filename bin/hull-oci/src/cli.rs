@@ -145,7 +145,7 @@ pub(crate) struct Create {
     /// Keep the session keyring of the caller; always so
     #[arg(long)]
     pub(crate) no_new_keyring: bool,
-    /// Pass further descriptors on (not supported)
+    /// Pass so many descriptors from 3 on to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
     /// Unix socket that gets a handle on the first process
@@ -333,9 +333,12 @@ pub(crate) struct Exec {
     /// SELinux label (not supported)
     #[arg(long, value_name = "LABEL")]
     pub(crate) process_label: Option<String>,
-    /// Pass further descriptors on (not supported)
+    /// Pass so many descriptors from 3 on to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+    /// Also in a paused container: it runs once that is resumed
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
     /// Name of the container
     #[arg(value_name = "CONTAINER")]
     pub(crate) id: String,

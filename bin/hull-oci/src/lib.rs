@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod console;
 mod criu;
+mod descriptors;
 mod hooks;
 mod log;
 mod netdev;

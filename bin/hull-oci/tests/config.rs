@@ -52,13 +52,18 @@ fn config_unsupported_fields_are_refused_by_name() {
         ("/process/selinuxLabel", json!("x"), "process.selinuxLabel"),
         (
             "/process/scheduler",
-            json!({ "policy": "SCHED_FIFO" }),
-            "process.scheduler",
+            json!({ "policy": "SCHED_OTHER", "priority": 1 }),
+            "process.scheduler.priority",
         ),
         (
-            "/process/capabilities/inheritable",
-            json!(["CAP_KILL"]),
-            "process.capabilities.inheritable",
+            "/process/ioPriority",
+            json!({ "class": "IOPRIO_CLASS_BE", "priority": 9 }),
+            "process.ioPriority.priority",
+        ),
+        (
+            "/linux/memoryPolicy",
+            json!({ "mode": "MPOL_BIND" }),
+            "linux.memoryPolicy.nodes",
         ),
         (
             "/process/capabilities/effective",

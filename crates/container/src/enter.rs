@@ -22,6 +22,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) die_with_parent: bool,
     /// Say that all is ready, then wait for a byte here before execve.
     pub(crate) hold: Option<&'a OwnedFd>,
+    /// Descriptors above standard error that the program gets.
+    pub(crate) preserve_fds: u32,
     /// Run before the root is changed.
     pub(crate) hooks: Option<&'a crate::hook::InnerHooks>,
 }
@@ -67,6 +69,7 @@ fn prepare(
     report: &Reporter,
 ) -> Result<(), Failed> {
     limits(process, proc_root, report)?;
+    process.schedule.apply()?;
     signal::reset().at(Step::Signals)?;
     // Best effort: the default filter forbids the use of keys in any case.
     let _: hull_sys::Result<()> = proc::new_session_keyring();
@@ -80,7 +83,8 @@ fn prepare(
         0
     };
     proc::set_parent_death_signal(signal).at(Step::ParentDeath)?;
-    proc::close_on_exec_from(3, manner.features, proc_root).at(Step::Descriptors)?;
+    let first = manner.preserve_fds.saturating_add(3);
+    proc::close_on_exec_from(first, manner.features, proc_root).at(Step::Descriptors)?;
     if let Some(hold) = manner.hold {
         find_program(process)?;
         report.ready();
@@ -145,15 +149,15 @@ fn credentials(process: &PreparedProcess) -> Result<(), Failed> {
     ids::set_uid(who.uid).at(Step::Uid)?;
     let mine = caps::get().at(Step::Capabilities)?.permitted;
     let kept = mine.and(process.bounding.or(CAP_SYS_ADMIN));
-    let inheritable = process.ambient.and(mine);
+    let ambient = process.ambient.and(mine);
     let sets = Sets {
         effective: kept,
         permitted: kept,
-        inheritable,
+        inheritable: ambient.or(process.inheritable.and(mine)),
     };
     caps::set(&sets).at(Step::Capabilities)?;
     caps::clear_ambient().at(Step::Capabilities)?;
-    caps::raise_ambient(inheritable).at(Step::Capabilities)
+    caps::raise_ambient(ambient).at(Step::Capabilities)
 }
 
 /// Whether there is a program at all: once the process waits, nobody hears of its failures.

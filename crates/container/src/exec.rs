@@ -82,6 +82,7 @@ pub fn exec(
         features: host.features,
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
+        preserve_fds: options.preserve_fds,
         hooks: None,
     };
     if has_user {
@@ -219,7 +220,7 @@ fn walk(from: &From<'_>, report: &Reporter) -> Result<(), Failed> {
             proc::set_dumpable(false).at(Step::OomScore)?;
         }
     }
-    ns::join(from.target, from.spaces).at(Step::JoinNamespace)
+    ns::join(from.target, from.spaces.without(Namespaces::CGROUP)).at(Step::JoinNamespace)
 }
 
 /// What is left to do in the process itself. Does not allocate.
@@ -231,7 +232,14 @@ fn arrive(
     sync: &ChildSync,
 ) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    process.schedule.before_cgroup()?;
     enter::join_cgroup(files)?;
+    process.schedule.after_cgroup()?;
+    if from.spaces.contains(Namespaces::CGROUP) {
+        // Only now: out of the namespace nobody gets into a group of the tree it is the root of,
+        // where the tree is mounted with nsdelegate.
+        ns::join(from.target, Namespaces::CGROUP).at(Step::JoinNamespace)?;
+    }
     userns::become_root((Some(0), Some(0)), false)?;
     change_root(from.chroot.as_ref())?;
     enter::session(process)?;
@@ -264,7 +272,9 @@ fn run(
 
 fn join(process: &PreparedProcess, goal: &Goal, files: &[OwnedFd]) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    process.schedule.before_cgroup()?;
     enter::join_cgroup(files)?;
+    process.schedule.after_cgroup()?;
     ns::join(&goal.target, goal.spaces).at(Step::JoinNamespace)?;
     change_root(goal.chroot.as_ref())?;
     enter::session(process)?;

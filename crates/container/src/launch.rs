@@ -38,6 +38,9 @@ pub struct Options<'a> {
     /// Prepare everything, return, and let the process wait for one byte from here before it
     /// executes its program. Failures of the program itself are then not reported.
     pub hold: Option<OwnedFd>,
+    /// The program gets as many of the caller's descriptors from 3 on, which must not be
+    /// close-on-exec.
+    pub preserve_fds: u32,
     /// Called for a process that others must bring into its control group, while it waits for
     /// the mappings of its new user namespace: the caller may not move processes there himself.
     pub attach: Option<BeforePivot<'a>>,
@@ -196,6 +199,7 @@ fn launch_in(
         features: host.features,
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
+        preserve_fds: options.preserve_fds,
         hooks: options.hooks,
     };
     let (reports, reporter) = report::pipe()?;

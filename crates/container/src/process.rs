@@ -14,6 +14,7 @@ use hull_sys::seccomp::Instruction;
 
 use crate::report::{Failed, Step};
 use crate::rootfs::c_string;
+use crate::schedule::Schedule;
 use crate::stdio::PreparedStdio;
 use crate::target::Target;
 use crate::user::{Databases, Identity};
@@ -57,6 +58,9 @@ pub(crate) struct PreparedProcess {
     pub(crate) seccomp: Option<(Vec<Instruction>, u32)>,
     pub(crate) umask: u32,
     pub(crate) stdio: PreparedStdio,
+    pub(crate) schedule: Schedule,
+    /// Inheritable capabilities besides the ambient ones.
+    pub(crate) inheritable: CapSet,
 }
 
 impl PreparedProcess {
@@ -143,6 +147,11 @@ impl PreparedProcess {
             seccomp: filter(&plan.seccomp, bounding, host, seccomp_cache)?,
             umask: plan.umask.unwrap_or(DEFAULT_UMASK),
             stdio,
+            schedule: Schedule::prepare(plan)?,
+            inheritable: match &plan.capability_sets {
+                Some(sets) => capabilities(&sets.inheritable)?,
+                None => CapSet::EMPTY,
+            },
         })
     }
 

@@ -51,6 +51,11 @@ steps! {
     DomainName = "set the domain name",
     Rlimit = "set the resource limit",
     OomScore = "set the OOM score adjustment",
+    Scheduler = "set the scheduler",
+    IoPriority = "set the I/O priority",
+    Personality = "set the personality",
+    CpuAffinity = "set the processors",
+    MemoryPolicy = "set the memory policy",
     Capabilities = "set capabilities",
     Groups = "set groups",
     Gid = "set the group",
@@ -76,6 +81,9 @@ impl Step {
     /// The kind of a failure at this step.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
+            Self::Scheduler | Self::IoPriority | Self::CpuAffinity | Self::MemoryPolicy => {
+                ErrorKind::InvalidArgument
+            }
             Self::Cwd | Self::Target | Self::MountOverProc | Self::Sysctl | Self::HostName => {
                 ErrorKind::InvalidArgument
             }

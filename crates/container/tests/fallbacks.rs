@@ -119,3 +119,69 @@ fn launch_hundred_layers_fit_one_page_of_options() {
         ("100\n99\n33\n".to_owned(), 0)
     );
 }
+
+/// What mountinfo says of the mounts below /x and of the root, without their ids.
+const SHOW: &str = "while read a b c d at rest; do case $at in /|/x*) echo $at ${rest%% - *};; \
+                    esac; done < /proc/self/mountinfo";
+
+fn options_of(features: Features) -> String {
+    let mut fixture = Fixture::new();
+    fixture.host.features = features;
+    let data = fixture.dir.join("data");
+    std::fs::create_dir_all(&data).expect("mkdir");
+    let mut plan = fixture.plan(SHOW);
+    plan.rootfs_propagation = "rshared".to_owned();
+    let options = MountOptions {
+        nodev: true,
+        set: libc::MOUNT_ATTR_NODIRATIME,
+        access_time: hull_proto::plan::AccessTime::Never,
+        ..MountOptions::default()
+    };
+    let mut mount = bind(&data, "/x/bind");
+    mount.options = MountOptions {
+        propagation: "unbindable".to_owned(),
+        ..options.clone()
+    };
+    plan.mounts.push(mount);
+    plan.mounts.push(PlanMount {
+        target: "/x/new".to_owned(),
+        kind: MountKind::Filesystem {
+            kind: "tmpfs".to_owned(),
+            source: "t".to_owned(),
+            data: vec!["size=64k".to_owned(), "sync".to_owned()],
+        },
+        options: MountOptions {
+            read_only: true,
+            propagation: "shared".to_owned(),
+            ..options
+        },
+    });
+    plan.mounts.push(PlanMount {
+        target: "/x/new/below".to_owned(),
+        kind: MountKind::Tmpfs {
+            data: "size=64k".to_owned(),
+        },
+        options: MountOptions::default(),
+    });
+    let (text, code) = fixture.run(&plan);
+    assert_eq!(code, 0, "{text}");
+    // Numbers of peer groups differ from run to run.
+    text.lines()
+        .map(|line| line.split(':').next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[test]
+fn launch_options_and_propagation_without_mount_setattr_are_the_same() {
+    let expected = options_of(Features::probe());
+    for part in [
+        "/ rw,relatime shared",
+        "/x/bind rw,nodev,noatime,nodiratime shared",
+        "/x/new ro,nodev,noatime,nodiratime shared",
+        "/x/new/below rw,relatime shared",
+    ] {
+        assert!(expected.contains(part), "{part}: {expected}");
+    }
+    assert_eq!(options_of(Features::oldest()), expected);
+}

@@ -68,9 +68,6 @@ pub struct LaunchPlan {
     /// Cache and memory bandwidth.
     #[serde(skip_serializing_if = "is_default")]
     pub intel_rdt: Option<IntelRdt>,
-    /// NUMA policy.
-    #[serde(skip_serializing_if = "is_default")]
-    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// Source of a root file system.
@@ -381,7 +378,7 @@ pub struct ProcessPlan {
     /// File that is executed; empty is what the first argument names.
     #[serde(skip_serializing_if = "is_default")]
     pub program: String,
-    /// Exact sets: then `capabilities` and `ambient` are not looked at.
+    /// Inheritable capabilities, where they are others than `ambient`.
     #[serde(skip_serializing_if = "is_default")]
     pub capability_sets: Option<CapabilitySets>,
     /// Priority of its I/O.
@@ -399,6 +396,9 @@ pub struct ProcessPlan {
     /// SELinux label from execve on.
     #[serde(skip_serializing_if = "is_default")]
     pub selinux_label: String,
+    /// NUMA policy.
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_policy: Option<MemoryPolicy>,
     /// personality(2).
     #[serde(skip_serializing_if = "is_default")]
     pub personality: Option<u32>,

@@ -21,6 +21,7 @@ pub mod path;
 pub mod pidfd;
 pub mod proc;
 pub mod rlimit;
+pub mod schedule;
 pub mod sealed;
 pub mod seccomp;
 pub mod signal;

@@ -16,7 +16,7 @@ use crate::cli::Create;
 use crate::log::Log;
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Store, start_time, write_by_rename};
-use crate::{console, netdev, rdt, rootless, state, systemd};
+use crate::{console, descriptors, netdev, rdt, rootless, state, systemd};
 
 /// Where there is no control group, it is killed by itself.
 const SIGKILL: i32 = 9;
@@ -54,12 +54,10 @@ pub(crate) struct Manner {
 
 /// Launches the bundle and records it. On failure nothing is left.
 pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> Result<Made> {
-    if args.preserve_fds > 0 {
-        bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
-    }
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
     translated.plan.no_pivot = args.no_pivot;
+    translated.preserve_fds = descriptors::preserved(args.preserve_fds, &mut translated.plan.process)?;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
     rootless::check(&translated.plan)?;
     translated.plan.cgroup.optional = store.rootless;
@@ -178,12 +176,12 @@ fn launch_in(
     let options = Options {
         die_with_parent: false,
         hold,
+        preserve_fds: translated.preserve_fds,
         before_pivot: needs_stop(translated).then_some(BeforePivot(&before_pivot)),
         hooks: inner.as_ref(),
         attach: unit
             .filter(|unit| unit.attaches())
             .map(|_| BeforePivot(&attach)),
-        ..Options::default()
     };
     let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
         .map_err(|error| rootless::name_limit(error, &translated.spec))

@@ -10,7 +10,7 @@ use hull_sys::caps::CapSet;
 use super::create::pid_file;
 use super::exit_code;
 use crate::cli::Exec;
-use crate::console;
+use crate::{console, descriptors};
 use crate::log::Log;
 use crate::spec::{self, absolute};
 use crate::state::{Record, Status, Store, no_group};
@@ -18,9 +18,6 @@ use crate::supervise::{self, Signals};
 use crate::systemd;
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
-    if args.preserve_fds > 0 {
-        bail!("--preserve-fds is not supported: descriptors of the caller stay outside");
-    }
     for (flag, value) in [
         ("--apparmor", &args.apparmor),
         ("--process-label", &args.process_label),
@@ -34,10 +31,13 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     match record.status(&entry, &host)? {
         Status::Creating => bail!("cannot exec in a container that is still being created"),
         Status::Stopped => bail!("cannot exec in a stopped container"),
-        Status::Paused => bail!("cannot exec in a paused container: resume it first"),
-        Status::Created | Status::Running => {}
+        Status::Paused if !args.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        Status::Created | Status::Running | Status::Paused => {}
     }
     let mut plan = plan(args, &record, log)?;
+    let preserve_fds = descriptors::preserved(args.preserve_fds, &mut plan)?;
     console::check(plan.tty, args.detach, args.console_socket.as_deref())?;
     if plan.tty && !args.detach {
         plan.console_size = plan.console_size.or_else(console::own_size);
@@ -75,7 +75,11 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         stderr: rustix::stdio::stderr(),
     };
     let cache = store.seccomp_cache();
-    let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &Options::default())?;
+    let options = Options {
+        preserve_fds,
+        ..Options::default()
+    };
+    let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &options)?;
     if let Some(unit) = unit
         && let Err(error) = systemd::attach(unit, started.pid)
     {

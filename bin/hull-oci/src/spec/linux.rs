@@ -9,7 +9,7 @@ use oci_spec::runtime::Linux;
 
 use crate::{netdev, rdt};
 
-use super::{device_rules, devices, namespaces, resources, unsupported};
+use super::{device_rules, devices, namespaces, resources, schedule, unsupported};
 
 /// Adds what `linux` says to the plan.
 pub(crate) fn translate(
@@ -18,7 +18,16 @@ pub(crate) fn translate(
     fds: &mut Vec<OwnedFd>,
     warnings: &mut Vec<String>,
 ) -> Result<()> {
-    refuse_unsupported(linux)?;
+    plan.process.personality = linux
+        .personality()
+        .as_ref()
+        .map(schedule::personality)
+        .transpose()?;
+    plan.process.memory_policy = linux
+        .memory_policy()
+        .as_ref()
+        .map(schedule::memory_policy)
+        .transpose()?;
     namespaces::translate(linux, plan, fds)?;
     if let Some(devices) = linux.net_devices() {
         let own_network = plan.namespaces.net != Namespace::Host;
@@ -36,12 +45,6 @@ pub(crate) fn translate(
         resources::translate(limits, &mut plan.cgroup, warnings)?;
     }
     plan.cgroup.devices = device_rules::device_rules(linux.resources().as_ref())?;
-    Ok(())
-}
-
-fn refuse_unsupported(linux: &Linux) -> Result<()> {
-    unsupported("linux.memoryPolicy", linux.memory_policy().is_some())?;
-    unsupported("linux.personality", linux.personality().is_some())?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod resources;
+mod schedule;
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -48,6 +49,8 @@ pub(crate) struct Translated {
     pub(crate) hooks: Hooks,
     /// What the user should know.
     pub(crate) warnings: Vec<String>,
+    /// Descriptors of the caller that the program gets, from 3 on.
+    pub(crate) preserve_fds: u32,
 }
 
 /// A field that is set although nothing here can honour it.
@@ -165,6 +168,7 @@ pub(crate) fn translate_spec(
         hooks: hooks.unwrap_or_default(),
         spec,
         warnings,
+        preserve_fds: 0,
     })
 }
 

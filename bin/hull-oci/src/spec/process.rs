@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use hull_model::Ulimit;
+use hull_proto::oci::CapabilitySets;
 use hull_proto::plan::{PlanUser, ProcessPlan};
 use oci_spec::runtime::{Capabilities, PosixRlimit, PosixRlimitType, Process};
 
-use super::{absolute, unsupported};
+use super::{absolute, schedule, unsupported};
 
 /// `RLIM_INFINITY`.
 const UNLIMITED: u64 = u64::MAX;
@@ -30,12 +31,6 @@ pub(crate) fn translate(
             label.as_ref().is_some_and(|label| !label.is_empty()),
         )?;
     }
-    unsupported(&at("ioPriority"), process.io_priority().is_some())?;
-    unsupported(&at("scheduler"), process.scheduler().is_some())?;
-    unsupported(
-        &at("execCPUAffinity"),
-        process.exec_cpu_affinity().is_some(),
-    )?;
 
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
@@ -46,7 +41,7 @@ pub(crate) fn translate(
         bail!("config.json: {}[{index}] has no '='", at("env"));
     }
     let user = process.user();
-    let (capabilities, ambient) = capabilities(process, field, warnings)?;
+    let (capabilities, ambient, capability_sets) = capabilities(process, field, warnings)?;
     let console_size = match process.console_size() {
         Some(size) => match (u16::try_from(size.height()), u16::try_from(size.width())) {
             (Ok(rows), Ok(columns)) => Some((rows, columns)),
@@ -65,6 +60,7 @@ pub(crate) fn translate(
         },
         capabilities,
         ambient,
+        capability_sets,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: process
             .rlimits()
@@ -76,6 +72,9 @@ pub(crate) fn translate(
         tty: process.terminal().unwrap_or(false),
         console_size,
         umask: user.umask(),
+        scheduler: schedule::scheduler(process, field)?,
+        io_priority: schedule::io_priority(process, field)?,
+        cpu_affinity: schedule::cpu_affinity(process, field)?,
         ..ProcessPlan::default()
     })
 }
@@ -87,9 +86,9 @@ fn capabilities(
     process: &Process,
     field: &str,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<String>, Vec<String>)> {
+) -> Result<(Vec<String>, Vec<String>, Option<CapabilitySets>)> {
     let Some(sets) = process.capabilities() else {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok((Vec::new(), Vec::new(), None));
     };
     let bounding = names(sets.bounding().as_ref());
     let inheritable = names(sets.inheritable().as_ref());
@@ -110,15 +109,16 @@ fn capabilities(
             "{field}.capabilities.ambient: those that are not inheritable, too, have no effect"
         ));
     }
-    if inheritable != ambient {
-        bail!(
-            "config.json: {field}.capabilities.inheritable must be the ambient set: more of it lets \
-             programs gain capabilities by their files (CVE-2022-29162)"
-        );
-    }
+    // More than the ambient ones lets programs gain capabilities by their files: as the bundle
+    // wishes, but exec never adds any (CVE-2022-29162).
+    let more = (inheritable != ambient).then(|| CapabilitySets {
+        inheritable: inheritable.into_iter().collect(),
+        ..CapabilitySets::default()
+    });
     Ok((
         bounding.into_iter().collect(),
         ambient.into_iter().collect(),
+        more,
     ))
 }
 

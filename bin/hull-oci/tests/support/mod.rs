@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 16] = [
+const APPLETS: [&str; 20] = [
     "sh", "cat", "echo", "sleep", "true", "id", "ls", "mkdir", "touch", "tty", "stty", "env",
-    "pwd", "grep", "kill", "hostname",
+    "pwd", "grep", "kill", "hostname", "cut", "head", "ionice", "uname",
 ];
 
 /// A runtime with a folder of its own.
