@@ -158,8 +158,7 @@ fn parse(console: &str) -> BTreeMap<String, Fate> {
                 };
                 fates.insert(name.clone(), fate);
                 current = None;
-            } else if !line.starts_with('[') {
-                // The kernel's own messages begin with their time.
+            } else if !is_kernel_message(line) {
                 output.push_str(line);
                 output.push('\n');
             }
@@ -168,14 +167,20 @@ fn parse(console: &str) -> BTreeMap<String, Fate> {
     fates
 }
 
+/// Whether a line begins with the time as the kernel writes it: `[   12.345678] `.
+fn is_kernel_message(line: &str) -> bool {
+    let time = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    time.is_some_and(|(time, _)| time.trim_start().parse::<f64>().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn parse_console_gives_codes_and_outputs() {
-        let fates = parse("boot\n<<a\nx\n[ 1.0] kernel\n\na>> 0\n<<b\nb>> 7\n<<c\nnever ends");
-        assert_eq!(fates["a"].output, "x");
+        let fates = parse("boot\n<<a\nx\n[1,2]\n[    1.012345] kernel\n\na>> 0\n<<b\nb>> 7\n<<c\nnever ends");
+        assert_eq!(fates["a"].output, "x\n[1,2]");
         assert_eq!((fates["a"].code, fates["b"].code), (0, 7));
         assert!(!fates.contains_key("c"));
     }

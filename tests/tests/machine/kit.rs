@@ -18,7 +18,7 @@ make() {
   jq '.process.terminal = false | .root.readonly = false | '"${2:-.}" "$B/$1/config.json" >"$B/$1/new" && mv "$B/$1/new" "$B/$1/config.json"
 }
 jq() { command jq -M "$@"; }
-run() { "${RUNTIME:-hull-oci}" ${GLOBAL} run --bundle "$B/$1" "${2:-$1}"; }
+run() { "${RUNTIME:-hull-oci}" ${GLOBAL:-} run --bundle "$B/$1" "${2:-$1}"; }
 fail() { echo "FAILED: $*"; exit 1; }
 # is FILE VALUE: what a control group's file says.
 is() { [ "$(cat "$1")" = "$2" ] || fail "$1 is '$(cat "$1")', wanted '$2'"; }
