@@ -179,7 +179,9 @@ mod tests {
 
     #[test]
     fn parse_console_gives_codes_and_outputs() {
-        let fates = parse("boot\n<<a\nx\n[1,2]\n[    1.012345] kernel\n\na>> 0\n<<b\nb>> 7\n<<c\nnever ends");
+        let fates = parse(
+            "boot\n<<a\nx\n[1,2]\n[    1.012345] kernel\n\na>> 0\n<<b\nb>> 7\n<<c\nnever ends",
+        );
         assert_eq!(fates["a"].output, "x\n[1,2]");
         assert_eq!((fates["a"].code, fates["b"].code), (0, 7));
         assert!(!fates.contains_key("c"));
