@@ -327,10 +327,10 @@ pub(crate) struct Exec {
     /// One more capability
     #[arg(short, long, value_name = "CAP")]
     pub(crate) cap: Vec<String>,
-    /// AppArmor profile (not supported)
+    /// AppArmor profile
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
-    /// SELinux label (not supported)
+    /// SELinux label
     #[arg(long, value_name = "LABEL")]
     pub(crate) process_label: Option<String>,
     /// Pass so many descriptors from 3 on to the program

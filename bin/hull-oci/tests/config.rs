@@ -47,9 +47,9 @@ fn config_unsupported_fields_are_refused_by_name() {
         (
             "/process/apparmorProfile",
             json!("x"),
-            "process.apparmorProfile",
+            "AppArmor profile",
         ),
-        ("/process/selinuxLabel", json!("x"), "process.selinuxLabel"),
+        ("/process/selinuxLabel", json!("x"), "SELinux label"),
         (
             "/process/scheduler",
             json!({ "policy": "SCHED_OTHER", "priority": 1 }),

@@ -68,8 +68,10 @@ pub(crate) fn not_joined() -> Option<Box<dyn Cgroup>> {
 
 /// Whether it failed for want of privileges that the caller cannot have.
 fn is_refused(error: &CgroupError, plan: &CgroupPlan) -> bool {
-    matches!(error.errno(), Some(Errno::ACCESS | Errno::PERM | Errno::ROFS))
-        && plan.optional.unwrap_or_else(is_unprivileged)
+    matches!(
+        error.errno(),
+        Some(Errno::ACCESS | Errno::PERM | Errno::ROFS)
+    ) && plan.optional.unwrap_or_else(is_unprivileged)
 }
 
 /// A user other than root, or root of a user namespace.

@@ -70,6 +70,7 @@ fn prepare(
 ) -> Result<(), Failed> {
     limits(process, proc_root, report)?;
     process.schedule.apply()?;
+    process.labels.apply(proc_root)?;
     signal::reset().at(Step::Signals)?;
     // Best effort: the default filter forbids the use of keys in any case.
     let _: hull_sys::Result<()> = proc::new_session_keyring();

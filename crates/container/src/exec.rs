@@ -76,7 +76,8 @@ pub fn exec(
         passwd: user::read(root.as_fd(), Path::new("/etc/passwd"), "/etc/passwd")?,
         group: user::read(root.as_fd(), Path::new("/etc/group"), "/etc/group")?,
     };
-    let mut process = PreparedProcess::prepare(plan, stdio, &databases, host, seccomp_cache, false)?;
+    let mut process =
+        PreparedProcess::prepare(plan, stdio, &databases, host, seccomp_cache, false)?;
     let target_pidfd = report::duplicate(target.pidfd)?;
     let manner = Manner {
         features: host.features,
@@ -175,19 +176,20 @@ fn exec_between(
     let (parent, sync) = sync::pair()?;
     let (reports, reporter) = report::pipe()?;
     let walk = || walk(from, &reporter);
-    let cloned = spawn_between(
-        cgroup,
-        Namespaces::NONE,
-        &sync,
-        &reporter,
-        walk,
-        |files| match arrive(process, files, from, &proc, &sync) {
-            Ok(proc_root) => {
-                reporter.fail(enter::run(process, manner, proc_root.as_fd(), &reporter))
-            }
-            Err(failed) => reporter.fail(failed),
-        },
-    )?;
+    let cloned =
+        spawn_between(
+            cgroup,
+            Namespaces::NONE,
+            &sync,
+            &reporter,
+            walk,
+            |files| match arrive(process, files, from, &proc, &sync) {
+                Ok(proc_root) => {
+                    reporter.fail(enter::run(process, manner, proc_root.as_fd(), &reporter))
+                }
+                Err(failed) => reporter.fail(failed),
+            },
+        )?;
     drop(reporter);
     drop(sync);
     let mut served = Served::new(cloned, None);

@@ -325,10 +325,7 @@ fn item(failed: &Failed, plan: &LaunchPlan, init: &PreparedInit) -> Option<Strin
         | Step::Mount
         | Step::MountSource
         | Step::CopyUp
-        | Step::MountOptions => init
-            .mounts
-            .get(failed.index)
-            .map(PreparedMount::describe),
+        | Step::MountOptions => init.mounts.get(failed.index).map(PreparedMount::describe),
         Step::Device => plan
             .devices
             .get(failed.index)

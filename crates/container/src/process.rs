@@ -12,6 +12,7 @@ use hull_sys::proc::StringArray;
 use hull_sys::rlimit::{self, Limit};
 use hull_sys::seccomp::Instruction;
 
+use crate::lsm::Labels;
 use crate::report::{Failed, Step};
 use crate::rootfs::c_string;
 use crate::schedule::Schedule;
@@ -59,6 +60,7 @@ pub(crate) struct PreparedProcess {
     pub(crate) umask: u32,
     pub(crate) stdio: PreparedStdio,
     pub(crate) schedule: Schedule,
+    pub(crate) labels: Labels,
     /// Inheritable capabilities besides the ambient ones.
     pub(crate) inheritable: CapSet,
 }
@@ -148,6 +150,7 @@ impl PreparedProcess {
             umask: plan.umask.unwrap_or(DEFAULT_UMASK),
             stdio,
             schedule: Schedule::prepare(plan)?,
+            labels: Labels::prepare(plan)?,
             inheritable: match &plan.capability_sets {
                 Some(sets) => capabilities(&sets.inheritable)?,
                 None => CapSet::EMPTY,

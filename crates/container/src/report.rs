@@ -1,9 +1,11 @@
 //! What the child tells the parent: eight bytes a record, over a close-on-exec pipe.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use hull_model::ErrorKind;
 use hull_sys::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::LaunchError;
@@ -56,6 +58,8 @@ steps! {
     Personality = "set the personality",
     CpuAffinity = "set the processors",
     MemoryPolicy = "set the memory policy",
+    AppArmor = "set the AppArmor profile",
+    SeLinux = "set the SELinux label",
     Capabilities = "set capabilities",
     Groups = "set groups",
     Gid = "set the group",
@@ -81,9 +85,12 @@ impl Step {
     /// The kind of a failure at this step.
     pub(crate) fn kind(self) -> ErrorKind {
         match self {
-            Self::Scheduler | Self::IoPriority | Self::CpuAffinity | Self::MemoryPolicy => {
-                ErrorKind::InvalidArgument
-            }
+            Self::Scheduler
+            | Self::IoPriority
+            | Self::CpuAffinity
+            | Self::MemoryPolicy
+            | Self::AppArmor
+            | Self::SeLinux => ErrorKind::InvalidArgument,
             Self::Cwd | Self::Target | Self::MountOverProc | Self::Sysctl | Self::HostName => {
                 ErrorKind::InvalidArgument
             }
@@ -173,7 +180,7 @@ impl Reporter {
 
 /// The parent's end.
 #[derive(Debug)]
-pub(crate) struct Reports(OwnedFd);
+pub(crate) struct Reports(OwnedFd, Cell<bool>);
 
 /// What the child told.
 #[derive(Debug, Default)]
@@ -187,7 +194,7 @@ pub(crate) fn pipe() -> Result<(Reports, Reporter), LaunchError> {
         pipe_with(PipeFlags::CLOEXEC).map_err(crate::error::prepare("make a pipe"))?;
     // Above the numbers of stdio, which the child overwrites.
     let write = above_stdio(write)?;
-    Ok((Reports(read), Reporter(write)))
+    Ok((Reports(read, Cell::new(false)), Reporter(write)))
 }
 
 /// The same open file under a number that stdio does not use.
@@ -210,11 +217,32 @@ impl Reports {
         rustix::io::ioctl_fionread(&self.0).is_ok_and(|bytes| bytes > 0)
     }
 
+    /// Whether nobody is left who could tell something.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        match poll(&mut fds, Some(&now)) {
+            Ok(0) | Err(Errno::INTR) => false,
+            Ok(_) | Err(_) => true,
+        }
+    }
+
+    /// Reads what was told until now; from a child that is known to be ready.
+    pub(crate) fn is_ready(&self) {
+        self.1.set(true);
+    }
+
     /// Reads until the child executes, is ready, or ends.
     pub(crate) fn read(&self) -> Told {
         let mut told = Told::default();
         let mut record = [0u8; RECORD];
         loop {
+            if self.1.get() && !self.has_any() {
+                return told;
+            }
             // Writes of eight bytes to a pipe arrive whole.
             match rustix::io::read(&self.0, &mut record) {
                 Err(Errno::INTR) => continue,

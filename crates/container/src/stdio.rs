@@ -24,7 +24,9 @@ pub struct Stdio<'a> {
 #[derive(Debug)]
 pub(crate) enum PreparedStdio {
     Streams([OwnedFd; 3]),
-    Terminal { slave: OwnedFd },
+    Terminal {
+        slave: OwnedFd,
+    },
     /// A terminal that the child opens once it has its devpts.
     Late,
 }

@@ -18,14 +18,6 @@ use crate::supervise::{self, Signals};
 use crate::systemd;
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
-    for (flag, value) in [
-        ("--apparmor", &args.apparmor),
-        ("--process-label", &args.process_label),
-    ] {
-        if value.as_ref().is_some_and(|value| !value.is_empty()) {
-            bail!("{flag} is not supported: leave it away");
-        }
-    }
     let (entry, record) = store.open(&args.id)?;
     let host = Host::detect()?;
     match record.status(&entry, &host)? {
@@ -120,6 +112,12 @@ fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
     plan.tty = args.tty;
     plan.console_size = None;
     plan.no_new_privileges |= args.no_new_privs;
+    if let Some(profile) = &args.apparmor {
+        plan.apparmor_profile.clone_from(profile);
+    }
+    if let Some(label) = &args.process_label {
+        plan.selinux_label.clone_from(label);
+    }
     if let Some(cwd) = &args.cwd {
         plan.cwd = absolute("--cwd", cwd)?;
     }

@@ -21,16 +21,6 @@ pub(crate) fn translate(
 ) -> Result<ProcessPlan> {
     let at = |name: &str| format!("{field}.{name}");
     unsupported(&at("commandLine"), process.command_line().is_some())?;
-    let labels = [
-        ("apparmorProfile", process.apparmor_profile()),
-        ("selinuxLabel", process.selinux_label()),
-    ];
-    for (name, label) in labels {
-        unsupported(
-            &at(name),
-            label.as_ref().is_some_and(|label| !label.is_empty()),
-        )?;
-    }
 
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
@@ -72,6 +62,8 @@ pub(crate) fn translate(
         tty: process.terminal().unwrap_or(false),
         console_size,
         umask: user.umask(),
+        apparmor_profile: process.apparmor_profile().clone().unwrap_or_default(),
+        selinux_label: process.selinux_label().clone().unwrap_or_default(),
         scheduler: schedule::scheduler(process, field)?,
         io_priority: schedule::io_priority(process, field)?,
         cpu_affinity: schedule::cpu_affinity(process, field)?,
