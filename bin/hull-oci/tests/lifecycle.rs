@@ -101,7 +101,7 @@ fn run_missing_program_fails_as_runc_does() {
                 assert!(
                     runtime
                         .fails(&["create", "-b", bundle.path(), "c"])
-                        .contains(&format!("exec: {program:?}"))
+                        .contains(&format!("exec: \\\"{program}\\\""))
                 );
                 let empty = runtime
                     .cgroup_dirs()
