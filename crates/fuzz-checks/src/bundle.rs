@@ -107,10 +107,4 @@ fn process_holds_together(plan: &ProcessPlan) {
             "{priority:?}"
         );
     }
-    for name in &plan.ambient {
-        assert!(
-            plan.capabilities.contains(name),
-            "ambient {name} out of bounds"
-        );
-    }
 }
