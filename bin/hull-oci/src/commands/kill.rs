@@ -11,8 +11,11 @@ use crate::state::{Status, Store};
 const SIGKILL: i32 = 9;
 
 pub(crate) fn kill(args: &Kill, store: &Store) -> Result<()> {
-    let number = signal::from_name(&args.signal)
-        .with_context(|| format!("unknown signal {:?}", args.signal))?;
+    // Number 0 asks whether it is there.
+    let number = match args.signal.as_str() {
+        "0" => 0,
+        text => signal::from_name(text).with_context(|| format!("unknown signal {text:?}"))?,
+    };
     let (entry, record) = store.open(&args.id)?;
     let host = Host::detect()?;
     if args.all {
