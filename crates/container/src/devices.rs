@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, makedev};
 use crate::LaunchError;
 use crate::report::{At, Failed, Step};
 use crate::rootfs::c_string;
+use crate::stdio::Console;
 use crate::target::Target;
 
 /// Links that every container has.
@@ -78,7 +79,7 @@ impl PreparedDev {
     pub(crate) fn make(
         &self,
         root: BorrowedFd<'_>,
-        console: Option<BorrowedFd<'_>>,
+        console: Option<Console<'_>>,
     ) -> Result<(), Failed> {
         if self.is_bound {
             let Some(terminal) = console else {
@@ -111,7 +112,7 @@ impl PreparedDev {
 
 /// Binds the terminal by its descriptor: no name is looked up that could have been replaced
 /// (CVE-2025-52565).
-fn make_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Result<()> {
+fn make_console(dev: BorrowedFd<'_>, terminal: Console<'_>) -> hull_sys::Result<()> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(
         dev,
@@ -125,10 +126,13 @@ fn make_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Resu
     cover_console(dev, terminal)
 }
 
-fn cover_console(dev: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> hull_sys::Result<()> {
+fn cover_console(dev: BorrowedFd<'_>, terminal: Console<'_>) -> hull_sys::Result<()> {
     let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = rustix::fs::openat(dev, c"console", path, Mode::empty())?;
-    mount::attach(mount::clone_tree(terminal, c"", false)?, target)
+    match terminal {
+        Console::Mount(tree) => mount::attach(tree, target),
+        Console::File(file) => mount::attach(mount::clone_tree(file, c"", false)?, target),
+    }
 }
 
 impl Node {

@@ -139,8 +139,8 @@ fn file_systems(
     } else {
         None
     };
-    let terminal = late.as_ref().map(AsFd::as_fd);
-    init.dev.make(root_fd, terminal.or(process.stdio.slave()))?;
+    init.dev
+        .make(root_fd, process.stdio.console(late.as_ref()))?;
     sysctl::apply(&init.sysctls, proc_root.as_fd())?;
     let cwd = enter::working_directory(process, root_fd)?;
     for (index, prepared) in init.mounts.iter().enumerate() {

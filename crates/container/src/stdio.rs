@@ -26,9 +26,20 @@ pub(crate) enum PreparedStdio {
     Streams([OwnedFd; 3]),
     Terminal {
         slave: OwnedFd,
+        /// A copy of its mount, if that is the host's: the child cannot make one.
+        console: Option<OwnedFd>,
     },
     /// A terminal that the child opens once it has its devpts.
     Late,
+}
+
+/// A terminal to be mounted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Console<'a> {
+    /// Its file, on a mount of the container's.
+    File(BorrowedFd<'a>),
+    /// A detached mount of it.
+    Mount(BorrowedFd<'a>),
 }
 
 /// `/dev/null`'s device number: nobody shall come to own it.
@@ -58,18 +69,32 @@ impl PreparedStdio {
             tty::set_size(&pty.master, rows, columns)
                 .map_err(prepare("set the size of the terminal"))?;
         }
+        let console = match devpts {
+            Some(_) => None,
+            None => {
+                let copied = mount::clone_tree(pty.slave.as_fd(), c"", false);
+                Some(copied.map_err(prepare("bind the terminal"))?)
+            }
+        };
         Ok((
             Self::Terminal {
                 slave: above_stdio(pty.slave)?,
+                console: console.map(above_stdio).transpose()?,
             },
             pty.master,
         ))
     }
 
-    pub(crate) fn slave(&self) -> Option<BorrowedFd<'_>> {
+    /// What lies on /dev/console.
+    pub(crate) fn console<'a>(&'a self, late: Option<&'a OwnedFd>) -> Option<Console<'a>> {
         match self {
-            Self::Streams(_) | Self::Late => None,
-            Self::Terminal { slave } => Some(slave.as_fd()),
+            Self::Streams(_) => None,
+            Self::Terminal {
+                console: Some(tree),
+                ..
+            } => Some(Console::Mount(tree.as_fd())),
+            Self::Terminal { slave, .. } => Some(Console::File(slave.as_fd())),
+            Self::Late => late.map(|slave| Console::File(slave.as_fd())),
         }
     }
 
@@ -82,7 +107,7 @@ impl PreparedStdio {
     pub(crate) fn install(&self, uid: u32) -> Result<(), Failed> {
         let [stdin, stdout, stderr] = match self {
             Self::Streams(streams) => streams.each_ref(),
-            Self::Terminal { slave } => {
+            Self::Terminal { slave, .. } => {
                 tty::set_controlling(slave).at(Step::Terminal)?;
                 own(slave, uid, Some(TTY_GID));
                 [slave, slave, slave]

@@ -192,6 +192,28 @@ fn launch_terminal_is_controlling_and_has_its_size() {
 }
 
 #[test]
+fn launch_terminal_of_the_host_covers_the_console_of_a_bound_dev() {
+    use std::io::Read as _;
+    let fixture = Fixture::new();
+    let mut plan = fixture.plan("stat -c %t:%T /dev/console | cut -d: -f1; ls /dev | wc -l");
+    plan.mounts
+        .retain(|mount| !mount.target.starts_with("/dev"));
+    plan.mounts
+        .push(support::bind(std::path::Path::new("/dev"), "/dev"));
+    plan.process.tty = true;
+    let (mut running, _) = fixture.start(&plan);
+    let master = running.0.process.terminal.take().expect("terminal");
+    assert_eq!(running.wait(), 0);
+    let mut text = String::new();
+    let _ = std::fs::File::from(master).read_to_string(&mut text);
+    let count = std::fs::read_dir("/dev").expect("dev").count();
+    let has_console = std::path::Path::new("/dev/console").exists();
+    if has_console {
+        assert_eq!(text.replace('\r', ""), format!("88\n{count}\n"));
+    }
+}
+
+#[test]
 fn launch_init_reaps_as_process_one() {
     let fixture = Fixture::new();
     let mut plan = fixture.plan("");

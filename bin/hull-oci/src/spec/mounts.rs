@@ -59,6 +59,23 @@ const UNIFIED: &str = "/sys/fs/cgroup/cgroup.controllers";
 /// There if the kernel has SELinux and it is in use.
 const SELINUX: &str = "/sys/fs/selinux/enforce";
 
+/// What a bind is to the host's mounts before it is made shared, as with runc: a peer of them in a
+/// root that is shared itself alone.
+pub(crate) fn confine_shared(mounts: &mut [PlanMount], root: &str) {
+    let before = match root {
+        "shared" | "rshared" => return,
+        "" | "slave" | "rslave" => "rslave",
+        _ => "rprivate",
+    };
+    for mount in mounts {
+        let propagation = &mut mount.options.propagation;
+        let is_bind = matches!(mount.kind, MountKind::Bind { .. });
+        if is_bind && matches!(propagation.as_str(), "shared" | "rshared") {
+            *propagation = format!("{before},{propagation}");
+        }
+    }
+}
+
 /// Translates all mounts; `label` is the SELinux context of new file systems.
 pub(crate) fn translate_all(
     mounts: &[Mount],
@@ -346,6 +363,23 @@ mod tests {
             kind(devpts),
             other("devpts", "devpts", &["newinstance", "max=3"])
         );
+    }
+
+    #[test]
+    fn confine_shared_binds_are_peers_of_the_host_in_a_shared_root_alone() {
+        for (root, words, expected) in [
+            ("shared", "rshared", "rshared"),
+            ("", "rshared", "rslave,rshared"),
+            ("rslave", "shared", "rslave,shared"),
+            ("private", "shared", "rprivate,shared"),
+            ("", "rslave", "rslave"),
+        ] {
+            let json =
+                format!(r#"{{"destination":"/x","source":"/y","options":["rbind","{words}"]}}"#);
+            let mut mounts = [mount(&json).expect("mount")];
+            confine_shared(&mut mounts, root);
+            assert_eq!(mounts[0].options.propagation, expected, "{root} {words}");
+        }
     }
 
     #[test]
