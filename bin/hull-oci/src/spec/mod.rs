@@ -150,6 +150,8 @@ pub(crate) fn translate_spec(
     let given = spec.mounts().as_deref().unwrap_or_default();
     plan.mounts = mounts::translate_all(given, bundle, label, &mut warnings)?;
     linux::translate(linux, &mut plan, &mut fds, &mut warnings)?;
+    let root = linux.rootfs_propagation().as_deref().unwrap_or_default();
+    mounts::confine_shared(&mut plan.mounts, root);
     plan.process.seccomp = linux::seccomp(linux)?;
     if plan.namespaces.uts == hull_proto::plan::Namespace::Host {
         let field = if plan.hostname.is_empty() {
