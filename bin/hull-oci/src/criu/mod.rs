@@ -191,7 +191,8 @@ fn parse(bytes: &[u8]) -> Option<Response> {
             (4, Value::Bytes(restored)) => {
                 for (field, value) in fields(restored)? {
                     if let (1, Value::Number(pid)) = (field, value) {
-                        response.pid = u32::try_from(pid).ok()?;
+                        // None is -1.
+                        response.pid = u32::try_from(pid).unwrap_or(0);
                     }
                 }
             }
@@ -199,7 +200,9 @@ fn parse(bytes: &[u8]) -> Option<Response> {
                 for (field, value) in fields(notice)? {
                     match (field, value) {
                         (1, Value::Bytes(script)) => response.script = text(script),
-                        (2, Value::Number(pid)) => response.notice_pid = u32::try_from(pid).ok()?,
+                        (2, Value::Number(pid)) => {
+                            response.notice_pid = u32::try_from(pid).unwrap_or(0)
+                        }
                         _ => {}
                     }
                 }
@@ -251,6 +254,11 @@ mod tests {
             (response.script.as_str(), response.notice_pid),
             ("post-restore", 78)
         );
+        let mut none = Message::default();
+        none.number(1, -1);
+        let mut message = Message::default();
+        message.nested(4, &none);
+        assert_eq!(parse(message.bytes()), Some(Response::default()));
         assert_eq!(parse(&[0xff]), None);
     }
 
