@@ -8,12 +8,13 @@ use serde_json::{Value, json};
 use crate::bundle::holds_together;
 use crate::harmless;
 
-/// (sets, clears): options that have been undone by the other one if it comes later.
-const PAIRS: [(&[&str], &[&str]); 4] = [
-    (&["ro", "rro"], &["rw"]),
-    (&["nosuid"], &["suid"]),
-    (&["nodev"], &["dev"]),
-    (&["noexec"], &["exec"]),
+/// (attribute, sets, clears): options that have been undone by the other one if it comes later.
+/// The attributes are `MOUNT_ATTR_*`.
+const PAIRS: [(u64, &[&str], &[&str]); 4] = [
+    (1, &["ro"], &["rw"]),
+    (2, &["nosuid"], &["suid"]),
+    (4, &["nodev"], &["dev"]),
+    (8, &["noexec"], &["exec"]),
 ];
 
 /// A list of mounts.
@@ -48,7 +49,12 @@ pub(crate) fn check(data: &[u8]) {
             .collect();
         let flags = &planned.options;
         let found = [flags.read_only, flags.nosuid, flags.nodev, flags.noexec];
-        for ((sets, clears), found) in PAIRS.iter().zip(found) {
+        for ((bit, sets, clears), found) in PAIRS.iter().zip(found) {
+            // What the kind of mount has by itself, then what was asked for.
+            let found = (found || flags.set & bit != 0) && flags.clear & bit == 0;
+            if (flags.recursive_set | flags.recursive_clear) & bit != 0 {
+                continue;
+            }
             let last = options
                 .iter()
                 .rev()
