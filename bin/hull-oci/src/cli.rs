@@ -142,7 +142,7 @@ pub(crate) struct Create {
     /// Use no pivot_root (not supported)
     #[arg(long)]
     pub(crate) no_pivot: bool,
-    /// Keep the session keyring of the caller; always so
+    /// Keep the session keyring of the caller
     #[arg(long)]
     pub(crate) no_new_keyring: bool,
     /// Pass so many descriptors from 3 on to the program

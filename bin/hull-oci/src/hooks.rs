@@ -348,7 +348,7 @@ fn said(mut output: std::fs::File) -> String {
 }
 
 /// The state as hooks read it.
-fn state(record: &Record, status: Status, pid: u32) -> Result<Vec<u8>> {
+pub(crate) fn state(record: &Record, status: Status, pid: u32) -> Result<Vec<u8>> {
     let mut state = json!({
         "ociVersion": record.oci_version,
         "id": record.id,

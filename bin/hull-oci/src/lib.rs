@@ -11,6 +11,7 @@ mod descriptors;
 mod hooks;
 mod log;
 mod netdev;
+mod notify;
 mod netlink;
 pub mod parse;
 mod rdt;

@@ -11,6 +11,7 @@ use hull_sys::rlimit::{self, Applied};
 use hull_sys::{Errno, ids, proc, seccomp, signal};
 use rustix::fs::{Mode, OFlags};
 
+use crate::listener;
 use crate::process::PreparedProcess;
 use crate::report::{At, Failed, Reporter, Step};
 
@@ -73,7 +74,9 @@ fn prepare(
     process.labels.apply(proc_root)?;
     signal::reset().at(Step::Signals)?;
     // Best effort: the default filter forbids the use of keys in any case.
-    let _: hull_sys::Result<()> = proc::new_session_keyring();
+    if !process.keep_keyring {
+        let _: hull_sys::Result<()> = proc::new_session_keyring();
+    }
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));
     credentials(process)?;
     // A change of credentials clears it, so it comes after.
@@ -86,16 +89,19 @@ fn prepare(
     proc::set_parent_death_signal(signal).at(Step::ParentDeath)?;
     let first = manner.preserve_fds.saturating_add(3);
     proc::close_on_exec_from(first, manner.features, proc_root).at(Step::Descriptors)?;
+    if let Some(mailbox) = &process.mailbox {
+        // Before the wait: `create` is to fail where nobody listens.
+        find_program(process)?;
+        if process.no_new_privileges {
+            seccomp::no_new_privs().at(Step::NoNewPrivileges)?;
+        }
+        listener::install(process, mailbox)?;
+        return manner.hold.map_or(Ok(()), wait_for_start);
+    }
     if let Some(hold) = manner.hold {
         find_program(process)?;
         report.ready();
-        let mut byte = [0u8; 1];
-        loop {
-            match rustix::io::read(hold, &mut byte) {
-                Err(Errno::INTR) => {}
-                result => break result.map(drop).at(Step::Hold)?,
-            }
-        }
+        wait_for_start(hold)?;
     }
     if process.no_new_privileges {
         seccomp::no_new_privs().at(Step::NoNewPrivileges)?;
@@ -105,6 +111,16 @@ fn prepare(
         seccomp::install(program, *flags).at(Step::Seccomp)?;
     }
     Ok(())
+}
+
+fn wait_for_start(hold: &OwnedFd) -> Result<(), Failed> {
+    let mut byte = [0u8; 1];
+    loop {
+        match rustix::io::read(hold, &mut byte) {
+            Err(Errno::INTR) => {}
+            result => return result.map(drop).at(Step::Hold),
+        }
+    }
 }
 
 fn limits(

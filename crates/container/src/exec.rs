@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::enter::{self, Manner};
 use crate::error::prepare;
 use crate::launch::{Options, finish};
+use crate::listener;
 use crate::process::{PreparedProcess, Started};
 use crate::report::{self, At, Failed, Reporter, Step, above_stdio};
 use crate::served::Served;
@@ -78,6 +79,7 @@ pub fn exec(
     };
     let mut process =
         PreparedProcess::prepare(plan, stdio, &databases, host, seccomp_cache, false)?;
+    listener::check(&process, options.listener)?;
     let target_pidfd = report::duplicate(target.pidfd)?;
     let manner = Manner {
         features: host.features,
@@ -94,7 +96,7 @@ pub fn exec(
             oom_score: process.oom_score_adj.take(),
             chroot: target.chroot.then(|| above_stdio(root)).transpose()?,
         };
-        return exec_between(&from, target.cgroup, &process, &manner, plan);
+        return exec_between(&from, target.cgroup, &process, &manner, plan, options);
     }
     let goal = Goal {
         target: target_pidfd,
@@ -109,6 +111,8 @@ pub fn exec(
         |files| reporter.fail(run(&process, &goal, files, &manner, &reporter)),
     )?;
     drop(reporter);
+    let held = options.hold.is_some();
+    listener::serve(&process, &cloned, &reports, options.listener, held)?;
     finish(
         cloned,
         &reports,
@@ -168,6 +172,7 @@ fn exec_between(
     process: &PreparedProcess,
     manner: &Manner<'_>,
     plan: &ProcessPlan,
+    options: &Options<'_>,
 ) -> Result<Started, LaunchError> {
     let proc = crate::init::trusted_proc().map_err(prepare("open /proc"))?;
     let proc = above_stdio(proc)?;
@@ -199,6 +204,8 @@ fn exec_between(
         Stage::Mapped | Stage::BeforePivot => Ok(()),
     });
     served.check(done, true, &reports)?;
+    let held = options.hold.is_some();
+    listener::serve(process, &served.cloned, &reports, options.listener, held)?;
     finish(
         served.cloned,
         &reports,

@@ -15,6 +15,7 @@ use crate::hook::InnerHooks;
 use crate::hostmounts::HostMounts;
 use crate::idmap::IdMaps;
 use crate::init::{self, PreparedInit};
+use crate::listener::{self, Listener};
 use crate::makers::{self, Makers};
 use crate::mounts::{PreparedMount, bind_over};
 use crate::paths::PreparedPaths;
@@ -48,6 +49,8 @@ pub struct Options<'a> {
     pub before_pivot: Option<BeforePivot<'a>>,
     /// Run by the process itself right after that, in its namespaces; needs `before_pivot`.
     pub hooks: Option<&'a InnerHooks>,
+    /// Who answers for a filter that notifies.
+    pub listener: Option<Listener<'a>>,
 }
 
 /// What a launch calls before the root is changed, with the host's id of the process. The process
@@ -153,6 +156,7 @@ fn launch_in(
         &plan.seccomp_cache,
         plan.init.is_some(),
     )?;
+    listener::check(&process, options.listener)?;
     // Its file in /proc cannot be written from a user namespace.
     let oom_score = spaces
         .user
@@ -245,6 +249,8 @@ fn launch_in(
             .or_else(|| item(failed, plan, &init))
             .or_else(|| process.item(failed))
     };
+    let held = options.hold.is_some();
+    listener::serve(&process, &served.cloned, &reports, options.listener, held)?;
     let mut started = finish(
         served.cloned,
         &reports,

@@ -8,11 +8,13 @@ use std::path::Path;
 use hull_proto::plan::{PlanUser, ProcessPlan, SeccompPlan};
 use hull_seccomp::{Arch, Env, cache};
 use hull_sys::caps::CapSet;
+use hull_sys::mailbox::Mailbox;
 use hull_sys::proc::StringArray;
 use hull_sys::rlimit::{self, Limit};
-use hull_sys::seccomp::Instruction;
+use hull_sys::seccomp::{self, Instruction};
 
 use crate::lsm::Labels;
+use crate::error::prepare;
 use crate::report::{Failed, Step};
 use crate::rootfs::c_string;
 use crate::schedule::Schedule;
@@ -53,10 +55,13 @@ pub(crate) struct PreparedProcess {
     pub(crate) identity: Identity,
     pub(crate) bounding: CapSet,
     pub(crate) ambient: CapSet,
+    pub(crate) keep_keyring: bool,
     pub(crate) no_new_privileges: bool,
     pub(crate) rlimits: Vec<(u32, Limit)>,
     pub(crate) oom_score_adj: Option<String>,
     pub(crate) seccomp: Option<(Vec<Instruction>, u32)>,
+    /// For the descriptor of a filter that notifies.
+    pub(crate) mailbox: Option<Mailbox>,
     pub(crate) umask: u32,
     pub(crate) stdio: PreparedStdio,
     pub(crate) schedule: Schedule,
@@ -135,6 +140,15 @@ impl PreparedProcess {
             let text = format!("the working directory {cwd:?} is not absolute");
             return Err(LaunchError::Plan(text));
         }
+        let seccomp = filter(&plan.seccomp, bounding, host, seccomp_cache)?;
+        let notifies = seccomp
+            .as_ref()
+            .is_some_and(|(_, flags)| flags & seccomp::NEW_LISTENER != 0);
+        let mailbox = if notifies {
+            Some(Mailbox::new().map_err(prepare("share memory with the process"))?)
+        } else {
+            None
+        };
         Ok(Self {
             arguments: StringArray::new(arguments),
             environment: StringArray::new(environment),
@@ -143,10 +157,12 @@ impl PreparedProcess {
             identity,
             bounding,
             ambient: capabilities(&plan.ambient)?.and(bounding),
+            keep_keyring: plan.keep_keyring,
             no_new_privileges: plan.no_new_privileges,
             rlimits: rlimits(plan)?,
             oom_score_adj: plan.oom_score_adj.map(|score| score.to_string()),
-            seccomp: filter(&plan.seccomp, bounding, host, seccomp_cache)?,
+            seccomp,
+            mailbox,
             umask: plan.umask.unwrap_or(DEFAULT_UMASK),
             stdio,
             schedule: Schedule::prepare(plan)?,
@@ -245,10 +261,6 @@ fn filter(
             .map_err(wrong)?
             .program
     };
-    if program.needs_listener() {
-        let text = "profiles that notify a listener are not supported".to_owned();
-        return Err(LaunchError::Seccomp(text));
-    }
     let instructions = program
         .instructions()
         .iter()

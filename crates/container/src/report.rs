@@ -68,6 +68,7 @@ steps! {
     Descriptors = "close descriptors",
     Hold = "wait for the start",
     Seccomp = "install the system call filter",
+    Listener = "hand the descriptor of the system call filter over",
     Exec = "execute",
     Sync = "wait for the monitor",
     UserNamespace = "enter the user namespace",

@@ -375,6 +375,9 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// File mode creation mask; 0o022 if none.
     pub umask: Option<u32>,
+    /// Keep the session keyring of the caller.
+    #[serde(skip_serializing_if = "is_default")]
+    pub keep_keyring: bool,
     /// File that is executed; empty is what the first argument names.
     #[serde(skip_serializing_if = "is_default")]
     pub program: String,

@@ -13,6 +13,7 @@ pub mod features;
 pub mod fork;
 pub mod ids;
 pub mod inherited;
+pub mod mailbox;
 pub mod memory;
 pub mod mount;
 pub mod netns;

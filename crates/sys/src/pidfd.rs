@@ -1,6 +1,6 @@
 //! Process descriptors: a handle that cannot come to mean another process.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags};
@@ -71,6 +71,25 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// A duplicate of another process's descriptor (pidfd_getfd(2)), close-on-exec.
+///
+/// # Errors
+/// `EPERM` without the right to trace it, `EBADF` if the number is not open there, `ENOSYS` before
+/// kernel 5.6.
+pub fn get_fd(pidfd: impl AsFd, number: i32) -> Result<OwnedFd> {
+    // SAFETY: takes integers alone.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_getfd,
+            pidfd.as_fd().as_raw_fd(),
+            number,
+            0,
+        )
+    })?;
+    // SAFETY: the kernel made this descriptor for the caller just now.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// Reaps the child behind a pidfd. `None` if it still runs and `block` is false.

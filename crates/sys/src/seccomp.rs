@@ -16,6 +16,9 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+pub const NEW_LISTENER: u32 = 1 << 3;
+
 #[repr(C)]
 struct Program {
     length: u16,
@@ -38,6 +41,15 @@ pub fn no_new_privs() -> Result<()> {
 /// `EACCES` with neither `CAP_SYS_ADMIN` nor no_new_privs, `EINVAL` for a bad program (more than
 /// 4096 instructions too).
 pub fn install(program: &[Instruction], flags: u32) -> Result<()> {
+    install_listening(program, flags).map(drop)
+}
+
+/// As [`install`]; with `SECCOMP_FILTER_FLAG_NEW_LISTENER` the number of the listener's
+/// descriptor, which is close-on-exec, else 0.
+///
+/// # Errors
+/// As [`install`], and `EBUSY` if another filter of the thread has a listener.
+pub fn install_listening(program: &[Instruction], flags: u32) -> Result<i32> {
     let length = u16::try_from(program.len()).map_err(|_| crate::Errno::INVAL)?;
     let program = Program {
         length,
@@ -54,7 +66,7 @@ pub fn install(program: &[Instruction], flags: u32) -> Result<()> {
             &raw const program,
         )
     })
-    .map(drop)
+    .map(|number| number as i32)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, Result, bail};
 use hull_container::{
-    BeforePivot, Host, InnerHooks, LaunchError, Launched, Options, Stdio, launch,
+    BeforePivot, Host, InnerHooks, LaunchError, Launched, Listener, Options, Stdio, launch,
 };
 use hull_proto::oci::SystemdUnit;
 use hull_proto::plan::Namespace;
@@ -15,8 +15,8 @@ use time::format_description::well_known::Rfc3339;
 use crate::cli::Create;
 use crate::log::Log;
 use crate::spec::{self, Translated};
-use crate::state::{Entry, Record, Store, start_time, write_by_rename};
-use crate::{console, descriptors, netdev, rdt, rootless, state, systemd};
+use crate::state::{Entry, Record, Status, Store, start_time, write_by_rename};
+use crate::{console, descriptors, netdev, notify, rdt, rootless, state, systemd};
 
 /// Where there is no control group, it is killed by itself.
 const SIGKILL: i32 = 9;
@@ -59,6 +59,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     translated.plan.no_pivot = args.no_pivot;
     translated.preserve_fds = descriptors::preserved(args.preserve_fds, &mut translated.plan.process)?;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
+    translated.plan.process.keep_keyring = args.no_new_keyring;
     rootless::check(&translated.plan)?;
     translated.plan.cgroup.optional = store.rootless;
     for warning in &translated.warnings {
@@ -152,6 +153,8 @@ fn launch_in(
     } else {
         None
     };
+    let listener = &translated.plan.process.seccomp_listener;
+    let listener = listener.as_ref().map(notify::connect).transpose()?;
     let planned = record(args, translated)?;
     entry.write(&planned)?;
     let stdio = Stdio {
@@ -173,7 +176,12 @@ fn launch_in(
             .and_then(|()| translated.hooks.on_create(&planned, pid, inner.as_ref()))
             .map_err(|error| LaunchError::Stopped(format!("{error:#}")))
     };
+    let notify = |pid, fd| match &listener {
+        Some(listener) => listener.send(&planned, Status::Creating, pid, &fd),
+        None => Ok(()),
+    };
     let options = Options {
+        listener: listener.is_some().then_some(Listener(&notify)),
         die_with_parent: false,
         hold,
         preserve_fds: translated.preserve_fds,

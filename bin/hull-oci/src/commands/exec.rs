@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use hull_container::{ExecTarget, Host, Options, Stdio};
+use hull_container::{ExecTarget, Host, Listener, Options, Stdio};
 use hull_proto::plan::{PlanUser, ProcessPlan};
 use hull_sys::caps::CapSet;
 
 use super::create::pid_file;
 use super::exit_code;
 use crate::cli::Exec;
-use crate::{console, descriptors};
+use crate::{console, descriptors, notify};
 use crate::log::Log;
 use crate::spec::{self, absolute};
 use crate::state::{Record, Status, Store, no_group};
@@ -67,7 +67,14 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         stderr: rustix::stdio::stderr(),
     };
     let cache = store.seccomp_cache();
+    let listener = plan.seccomp_listener.as_ref();
+    let listener = listener.map(notify::connect).transpose()?;
+    let notify = |pid, fd| match &listener {
+        Some(listener) => listener.send(&record, Status::Running, pid, &fd),
+        None => Ok(()),
+    };
     let options = Options {
+        listener: listener.is_some().then_some(Listener(&notify)),
         preserve_fds,
         ..Options::default()
     };
@@ -101,6 +108,7 @@ fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
             log.warn(&warning);
         }
         plan.seccomp = record.process.seccomp.clone();
+        plan.seccomp_listener = record.process.seccomp_listener.clone();
         return Ok(plan);
     }
     if args.command.is_empty() {

@@ -2,14 +2,14 @@
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use hull_proto::LaunchPlan;
-use hull_proto::plan::{Namespace, SeccompPlan};
+use hull_proto::plan::Namespace;
 use oci_spec::runtime::Linux;
 
 use crate::{netdev, rdt};
 
-use super::{device_rules, devices, namespaces, resources, schedule, unsupported};
+use super::{device_rules, devices, namespaces, resources, schedule};
 
 /// Adds what `linux` says to the plan.
 pub(crate) fn translate(
@@ -46,24 +46,4 @@ pub(crate) fn translate(
     }
     plan.cgroup.devices = device_rules::device_rules(linux.resources().as_ref())?;
     Ok(())
-}
-
-/// The filter; its own compiler checks the fields.
-pub(crate) fn seccomp(linux: &Linux) -> Result<SeccompPlan> {
-    let Some(seccomp) = linux.seccomp() else {
-        return Ok(SeccompPlan::Unconfined);
-    };
-    let notifies = seccomp
-        .syscalls()
-        .iter()
-        .flatten()
-        .any(|rule| rule.action() == oci_spec::runtime::LinuxSeccompAction::ScmpActNotify);
-    unsupported("linux.seccomp.syscalls: SCMP_ACT_NOTIFY", notifies)?;
-    unsupported(
-        "linux.seccomp.listenerPath",
-        seccomp.listener_path().is_some(),
-    )?;
-    let text = serde_json::to_string(seccomp).context("cannot write the seccomp profile")?;
-    hull_seccomp::Profile::parse(text.as_bytes()).context("config.json: linux.seccomp")?;
-    Ok(SeccompPlan::Profile(text))
 }

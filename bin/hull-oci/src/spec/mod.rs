@@ -12,6 +12,7 @@ mod namespaces;
 mod process;
 mod resources;
 mod schedule;
+mod seccomp;
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -152,7 +153,7 @@ pub(crate) fn translate_spec(
     linux::translate(linux, &mut plan, &mut fds, &mut warnings)?;
     let root = linux.rootfs_propagation().as_deref().unwrap_or_default();
     mounts::confine_shared(&mut plan.mounts, root);
-    plan.process.seccomp = linux::seccomp(linux)?;
+    seccomp::translate(linux, &mut plan.process)?;
     if plan.namespaces.uts == hull_proto::plan::Namespace::Host {
         let field = if plan.hostname.is_empty() {
             "domainname"
