@@ -1,4 +1,4 @@
-//! hull-oci as the runtime of other engines: Debian's dockerd and containerd.
+//! hull-oci as the runtime of other engines: Debian's dockerd, containerd and Podman.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -281,4 +281,111 @@ fn containerd_runs_execs_and_kills_through_it() {
     ctr(&["tasks", "delete", "box"]);
     ctr(&["containers", "delete", "box"]).ok();
     assert!(!ctr(&["containers", "list", "-q"]).ok().contains("box"));
+}
+
+/// Podman has no daemon: a folder and a control group are all there is to clean up.
+struct Podman {
+    dir: tempfile::TempDir,
+    cgroup: String,
+}
+
+impl Podman {
+    fn run(&self, args: &[&str]) -> Output {
+        let at = |name: &str| text(self.dir.path().join(name));
+        Run::new("podman")
+            .env("CONTAINERS_CONF", "/dev/null")
+            .args([
+                "--root",
+                &at("root"),
+                "--runroot",
+                &at("run"),
+                "--tmpdir",
+                &at("tmp"),
+            ])
+            .args(["--runtime", &text(paths::dist().join("hull-oci"))])
+            .args(["--cgroup-manager", "cgroupfs", "--storage-driver", "vfs"])
+            .args(["--events-backend", "none"])
+            .args(args)
+            .run()
+    }
+
+    /// `run` with what this host needs, then the rest.
+    fn start(&self, rest: &[&str]) -> Output {
+        let mut args = vec!["run", "--network", "none", "--cgroup-parent", &self.cgroup];
+        args.extend(rest);
+        self.run(&args)
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        self.run(&["rm", "-af"]);
+        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let name = self.cgroup.trim_start_matches('/');
+            let _ = fs::remove_dir(hierarchy.path().join(name));
+        }
+    }
+}
+
+#[test]
+fn podman_runs_execs_pauses_and_stops_through_it() {
+    let podman = Podman {
+        dir: tempfile::Builder::new()
+            .prefix("hp-")
+            .tempdir_in("/tmp")
+            .expect("folder"),
+        cgroup: format!("/hp-podman-{}", std::process::id()),
+    };
+    podman
+        .run(&["load", "-qi", &text(fixtures::busybox())])
+        .ok();
+    assert_eq!(podman.start(&["--rm", "busybox", "echo", "hi"]).ok(), "hi");
+    assert_eq!(
+        podman.start(&["--rm", "-t", "busybox", "tty"]).ok().trim(),
+        "/dev/pts/0"
+    );
+    assert_eq!(
+        podman
+            .start(&["--rm", "busybox", "sh", "-c", "exit 7"])
+            .code,
+        7
+    );
+    assert_eq!(podman.start(&["--rm", "busybox", "nosuch"]).code, 127);
+    podman
+        .start(&[
+            "-d", "--name", "box", "-m", "64m", "busybox", "sleep", "1000",
+        ])
+        .ok();
+    let file = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+    let out = podman.run(&[
+        "exec",
+        "box",
+        "sh",
+        "-c",
+        &format!("cat {file}; hostname >/t; id -u"),
+    ]);
+    assert_eq!(out.ok(), format!("{}\n0", 64u64 << 20));
+    assert_eq!(podman.run(&["exec", "box", "sh", "-c", "exit 9"]).code, 9);
+    podman.run(&["pause", "box"]).ok();
+    assert_eq!(
+        podman
+            .run(&["inspect", "-f", "{{.State.Status}}", "box"])
+            .ok(),
+        "paused"
+    );
+    podman.run(&["unpause", "box"]).ok();
+    podman.run(&["stop", "-t", "1", "box"]).ok();
+    assert_eq!(
+        podman
+            .run(&["inspect", "-f", "{{.State.ExitCode}}", "box"])
+            .ok(),
+        "137"
+    );
+    podman.run(&["start", "box"]).ok();
+    podman.run(&["rm", "-f", "-t", "0", "box"]).ok();
+    assert_eq!(podman.run(&["ps", "-aq"]).ok(), "");
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 29] = [
+const NEEDS: [(&str, &str); 30] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -23,6 +23,7 @@ const NEEDS: [(&str, &str); 29] = [
     ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/sbin/dockerd", "docker.io"),
+    ("/usr/bin/podman", "podman"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/jq", "jq"),
     ("/bin/ps", "procps"),
