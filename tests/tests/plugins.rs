@@ -51,14 +51,30 @@ impl Drop for Engine {
         hull_testkit::wait_until(STOP, || !matches!(self.child.try_wait(), Ok(None)));
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
+        remove_groups(&self.cgroup);
+    }
+}
+
+/// Removes the group, and those below it, from each hierarchy. The processes that Podman leaves to
+/// watch a container end a moment after it.
+fn remove_groups(name: &str) {
+    let groups = || {
+        let all = fs::read_dir("/sys/fs/cgroup")
             .into_iter()
             .flatten()
-            .flatten()
-        {
-            let _ = fs::remove_dir(hierarchy.path().join(&self.cgroup));
+            .flatten();
+        all.map(|hierarchy| hierarchy.path().join(name))
+            .filter(|path| path.exists())
+    };
+    hull_testkit::wait_until(STOP, || {
+        for group in groups() {
+            for below in fs::read_dir(&group).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(below.path());
+            }
+            let _ = fs::remove_dir(group);
         }
-    }
+        groups().next().is_none()
+    });
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -320,14 +336,7 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         self.run(&["rm", "-af"]);
-        for hierarchy in fs::read_dir("/sys/fs/cgroup")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let name = self.cgroup.trim_start_matches('/');
-            let _ = fs::remove_dir(hierarchy.path().join(name));
-        }
+        remove_groups(self.cgroup.trim_start_matches('/'));
     }
 }
 
