@@ -358,6 +358,28 @@ fn root_propagation_is_what_was_asked_for() {
 }
 
 #[test]
+fn mounts_shared_bind_is_the_hosts_peer_in_a_shared_root_alone() {
+    own_mounts();
+    let dir = tempfile::tempdir().expect("folder");
+    mount_tmpfs(dir.path(), 0);
+    let path = c_text(dir.path());
+    hull_sys::mount::mount_legacy(None, &path, None, libc::MS_SHARED, None).expect("shared");
+    for (root, is_peer) in [("", false), ("rslave", false), ("shared", true)] {
+        for runtime in Runtime::both() {
+            let mounts = [bind(dir.path(), "/x", &["rbind", "rshared"])];
+            let mut bundle = bundle(&runtime, &mounts, &show("/x"));
+            if !root.is_empty() {
+                bundle.set("/linux/rootfsPropagation", json!(root));
+            }
+            let said = runtime.ok(&["run", "-b", bundle.path(), "c"]);
+            assert!(said.starts_with("rw,relatime shared:"), "{root}: {said}");
+            assert_eq!(!said.contains(" master:"), is_peer, "{root}: {said}");
+        }
+    }
+    hull_sys::mount::detach(&path).expect("umount");
+}
+
+#[test]
 fn root_by_chroot_shows_the_same_and_takes_an_exec() {
     for runtime in Runtime::both() {
         let bundle = bundle(&runtime, &[], "sleep 100");
