@@ -151,7 +151,10 @@ fn config_unsupported_fields_are_refused_by_name() {
         ),
         (
             "/linux/seccomp",
-            json!({ "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x" }),
+            json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
+            }),
             "linux.seccomp.listenerPath",
         ),
     ] {

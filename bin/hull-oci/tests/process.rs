@@ -135,3 +135,36 @@ fn preserve_fds_passes_those_and_no_more() {
     let text = runtime.fails(&["run", "-b", bundle.path(), "--preserve-fds", "9", "d"]);
     assert!(text.contains("is not open"), "{text}");
 }
+
+#[test]
+fn exec_user_without_group_keeps_those_of_the_bundle_as_runc_does() {
+    for runtime in Runtime::both() {
+        let mut bundle = Bundle::new(&runtime, "c", &["sleep", "1000"]);
+        bundle.set(
+            "/process/user",
+            json!({ "uid": 0, "gid": 5, "additionalGids": [7], "umask": 63 }),
+        );
+        runtime.ok(&["run", "-d", "-b", bundle.path(), "c"]);
+        let ids = |args: &[&str]| {
+            let out = runtime.ok(args);
+            let mut lines: Vec<String> = Vec::new();
+            for line in out.lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                lines.push(words.join(" "));
+            }
+            lines.join(", ")
+        };
+        let status = ["grep", "-E", "^(Umask|Uid|Gid|Groups)", "/proc/self/status"];
+        // runc forgets the mask in an exec.
+        let umask = if runtime.is_ours() { "0077" } else { "0022" };
+        assert_eq!(
+            ids(&[&["exec", "-u", "9", "c"], &status[..]].concat()),
+            format!("Umask: {umask}, Uid: 9 9 9 9, Gid: 5 5 5 5, Groups: 7")
+        );
+        assert_eq!(
+            ids(&[&["exec", "-u", "9:8", "-g", "6", "c"], &status[..]].concat()),
+            format!("Umask: {umask}, Uid: 9 9 9 9, Gid: 8 8 8 8, Groups: 6 7")
+        );
+        runtime.ok(&["delete", "--force", "c"]);
+    }
+}

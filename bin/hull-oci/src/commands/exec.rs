@@ -139,7 +139,7 @@ fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
         );
     }
     if let Some(user) = &args.user {
-        plan.user = self::user(user)?;
+        plan.user = self::user(user, &plan.user)?;
     }
     if let PlanUser::Ids { groups, .. } = &mut plan.user {
         groups.extend(&args.additional_gids);
@@ -147,15 +147,23 @@ fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
     Ok(plan)
 }
 
-fn user(text: &str) -> Result<PlanUser> {
-    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+/// As runc: the group stays as it is where none is given, and so do the additional ones.
+fn user(text: &str, before: &PlanUser) -> Result<PlanUser> {
+    let (uid, gid) = match text.split_once(':') {
+        Some((uid, gid)) => (uid, Some(gid)),
+        None => (text, None),
+    };
+    let (own, groups) = match before {
+        PlanUser::Ids { gid, groups, .. } => (*gid, groups.clone()),
+        PlanUser::Name(_) => (0, Vec::new()),
+    };
     let number = |part: &str| {
         part.parse::<u32>()
             .with_context(|| format!("--user {text:?} is not UID[:GID] in numbers"))
     };
     Ok(PlanUser::Ids {
         uid: number(uid)?,
-        gid: number(gid)?,
-        groups: Vec::new(),
+        gid: gid.map_or(Ok(own), number)?,
+        groups,
     })
 }

@@ -52,12 +52,7 @@ pub(crate) fn translate(
         ambient,
         capability_sets,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        rlimits: process
-            .rlimits()
-            .iter()
-            .flatten()
-            .map(|limit| rlimit(limit, &at("rlimits")))
-            .collect::<Result<_>>()?,
+        rlimits: rlimits(process, &at("rlimits"))?,
         oom_score_adj: process.oom_score_adj(),
         tty: process.terminal().unwrap_or(false),
         console_size,
@@ -118,6 +113,22 @@ fn names(set: Option<&Capabilities>) -> BTreeSet<String> {
     set.into_iter().flatten().map(ToString::to_string).collect()
 }
 
+/// The specification forbids two of a type.
+fn rlimits(process: &Process, field: &str) -> Result<Vec<Ulimit>> {
+    let mut limits: Vec<Ulimit> = Vec::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        let limit = rlimit(limit, field)?;
+        if limits.iter().any(|known| known.name == limit.name) {
+            bail!(
+                "config.json: {field}[{index}]: RLIMIT_{} is there twice",
+                limit.name.to_ascii_uppercase()
+            );
+        }
+        limits.push(limit);
+    }
+    Ok(limits)
+}
+
 fn rlimit(limit: &PosixRlimit, field: &str) -> Result<Ulimit> {
     let name = match limit.typ() {
         PosixRlimitType::RlimitCpu => "cpu",
@@ -149,4 +160,26 @@ fn rlimit(limit: &PosixRlimit, field: &str) -> Result<Ulimit> {
         soft: number(limit.soft())?,
         hard: number(limit.hard())?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rlimits_two_of_a_type_are_refused() {
+        let process = |rlimits: &str| -> Process {
+            let text = format!(
+                r#"{{"user":{{"uid":0,"gid":0}},"args":["x"],"cwd":"/","rlimits":[{rlimits}]}}"#
+            );
+            serde_json::from_str(&text).expect("process")
+        };
+        let one = r#"{"type":"RLIMIT_NOFILE","soft":1,"hard":2}"#;
+        let other = r#"{"type":"RLIMIT_CORE","soft":0,"hard":0}"#;
+        let limits = rlimits(&process(&format!("{one},{other}")), "process.rlimits").expect("two");
+        assert_eq!(limits.len(), 2);
+        let twice = rlimits(&process(&format!("{one},{other},{one}")), "process.rlimits");
+        let text = twice.expect_err("twice").to_string();
+        assert!(text.contains("process.rlimits[2]: RLIMIT_NOFILE"), "{text}");
+    }
 }
