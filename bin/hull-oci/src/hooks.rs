@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use hull_container::{ExecTarget, Host, Options, Stdio};
+use hull_container::{ExecTarget, Host, InnerHooks, Options, Outcome, Stdio};
 use hull_proto::plan::ProcessPlan;
 use hull_sys::pidfd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -114,23 +114,24 @@ impl Hooks {
 
     /// Those that the first process runs itself.
     pub(crate) fn inner(&self) -> Vec<hull_container::Hook> {
-        self.create_container
-            .iter()
-            .map(|hook| hull_container::Hook {
-                path: hook.path.clone(),
-                args: hook.args.clone(),
-                env: hook.env.clone(),
-                timeout: hook.timeout.map(Duration::from_secs),
-            })
-            .collect()
+        as_inner(&self.create_container)
     }
 
+    /// Those of the start, where only the first process itself can: a user other than root may not
+    /// join it before it runs its program.
+    pub(crate) fn inner_start(&self) -> Vec<hull_container::Hook> {
+        if rustix::process::geteuid().is_root() {
+            return Vec::new();
+        }
+        as_inner(&self.start_container)
+    }
     /// Those of `create` in the namespaces of the runtime, and what the others of it will read.
     pub(crate) fn on_create(
         &self,
         record: &Record,
         pid: u32,
-        inner: Option<&hull_container::InnerHooks>,
+        inner: Option<&InnerHooks>,
+        start: Option<&InnerHooks>,
     ) -> Result<()> {
         let state = state(record, Status::Creating, pid)?;
         run_all("prestart", &self.prestart, &state, &record.bundle)?;
@@ -145,6 +146,12 @@ impl Hooks {
             inner
                 .set_state(&inside)
                 .context("cannot tell createContainer hooks the state")?;
+        }
+        if let Some(start) = start {
+            let inside = self::state(record, Status::Created, pid_inside(pid))?;
+            start
+                .set_state(&inside)
+                .context("cannot tell startContainer hooks the state")?;
         }
         Ok(())
     }
@@ -175,6 +182,41 @@ impl Hooks {
         Ok(())
     }
 
+    /// Waits for those that the first process runs itself.
+    pub(crate) fn await_start(&self, record: &Record, pipe: &OwnedFd) -> Result<()> {
+        let process = record.process();
+        loop {
+            // Looked at once more after the end: the answer comes before it.
+            let is_over = process.as_ref().is_none_or(|process| {
+                let mut fds = [
+                    PollFd::new(process, PollFlags::IN),
+                    PollFd::new(pipe, PollFlags::IN),
+                ];
+                // Interrupted: looked at again.
+                let _ = poll(&mut fds, None);
+                !fds[0].revents().is_empty()
+            });
+            let Some(outcome) = Outcome::read(pipe) else {
+                if is_over {
+                    bail!("the container ended before startContainer hooks did");
+                }
+                continue;
+            };
+            let what = match outcome.status {
+                0 => return Ok(()),
+                status if status > 0 => format!("exit status {status}"),
+                errno => {
+                    let errno = rustix::io::Errno::from_raw_os_error(errno.saturating_neg());
+                    format!("{errno}")
+                }
+            };
+            let index = usize::try_from(outcome.index).unwrap_or(0);
+            let hook = self.start_container.get(index);
+            let hook = hook.context("a startContainer hook failed")?;
+            bail!("{}: {what}", hook.failure("startContainer", index));
+        }
+    }
+
     /// Those after the program was started: a failure is a warning.
     pub(crate) fn after_start(&self, record: &Record, log: &Log) {
         self.warn("poststart", &self.poststart, record, Status::Running, log);
@@ -203,6 +245,17 @@ impl Hooks {
             }
         }
     }
+}
+
+fn as_inner(list: &[Hook]) -> Vec<hull_container::Hook> {
+    list.iter()
+        .map(|hook| hull_container::Hook {
+            path: hook.path.clone(),
+            args: hook.args.clone(),
+            env: hook.env.clone(),
+            timeout: hook.timeout.map(Duration::from_secs),
+        })
+        .collect()
 }
 
 fn run_all(name: &str, list: &[Hook], state: &[u8], bundle: &Path) -> Result<()> {

@@ -33,6 +33,7 @@ use crate::rdt;
 
 const STATE_FILE: &str = "state.json";
 const FIFO: &str = "start.fifo";
+const ANSWER: &str = "hooks.fifo";
 /// Where compiled system call filters are kept; no container can have this name.
 const SECCOMP_CACHE: &str = ".seccomp";
 /// Longest name of a container: that of a file.
@@ -248,6 +249,22 @@ impl Entry {
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
             .with_context(fail)?;
         rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).with_context(fail)
+    }
+
+    /// Makes the pipe by which hooks in the first process tell how they ended.
+    pub(crate) fn make_answer(&self) -> Result<OwnedFd> {
+        let path = self.dir.join(ANSWER);
+        let fail = || format!("cannot make {}", path.display());
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+            .with_context(fail)?;
+        rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).with_context(fail)
+    }
+
+    /// That pipe, if the first process runs the hooks of the start itself.
+    pub(crate) fn answer(&self) -> Option<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open(self.dir.join(ANSWER), flags, Mode::empty()).ok()
     }
 
     /// Lets the container go on. The rename decides who of several callers does.

@@ -334,3 +334,48 @@ fn spec_of_runc_for_users_runs() {
     let text = session.ok(&["run", "c"]);
     assert!(text.ends_with("0\nrunc\n"), "{text}");
 }
+
+#[test]
+fn user_hooks_of_every_kind_run_and_that_of_the_start_can_stop_it() {
+    let session = Session::new();
+    let log = session.bundle().join("hooks.log");
+    let hook = |name: &str| {
+        let file = match name {
+            "startContainer" => "/tmp/hooks.log".to_owned(),
+            _ => log.display().to_string(),
+        };
+        let script = format!("echo {name} $(id -u) >> {file}");
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] }])
+    };
+    let kinds = [
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+        "poststop",
+    ];
+    let all: serde_json::Map<_, _> = kinds
+        .iter()
+        .map(|name| ((*name).to_owned(), hook(name)))
+        .collect();
+    session.configure("cat /tmp/hooks.log", |config| {
+        config["hooks"] = Value::Object(all);
+    });
+    assert_eq!(session.ok(&["run", "c"]), "startContainer 0\n");
+    let text = fs::read_to_string(&log).expect("log");
+    assert_eq!(
+        text,
+        format!(
+            "createRuntime {USER}\ncreateContainer 0\npoststart {USER}\npoststop {USER}\n"
+        )
+    );
+    session.configure("echo ran", |config| {
+        config["hooks"] = json!({ "startContainer": [
+            { "path": "/bin/sh", "args": ["sh", "-c", "exit 9"], "env": ["PATH=/bin"] }
+        ] });
+    });
+    session.ok(&["create", "d"]);
+    let said = session.fails(&["start", "d"]);
+    assert!(said.contains("startContainer hook #0") && said.contains("exit status 9"), "{said}");
+    session.ok(&["delete", "--force", "d"]);
+}

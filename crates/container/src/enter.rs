@@ -27,6 +27,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) preserve_fds: u32,
     /// Run before the root is changed.
     pub(crate) hooks: Option<&'a crate::hook::InnerHooks>,
+    /// Run once it was let go on.
+    pub(crate) start_hooks: Option<&'a crate::hook::InnerHooks>,
 }
 
 const CAP_SYS_ADMIN: CapSet = CapSet::from_bits(1 << 21);
@@ -96,12 +98,14 @@ fn prepare(
             seccomp::no_new_privs().at(Step::NoNewPrivileges)?;
         }
         listener::install(process, mailbox)?;
-        return manner.hold.map_or(Ok(()), wait_for_start);
+        manner.hold.map_or(Ok(()), wait_for_start)?;
+        return start_hooks(manner);
     }
     if let Some(hold) = manner.hold {
         find_program(process)?;
         report.ready();
         wait_for_start(hold)?;
+        start_hooks(manner)?;
     }
     if process.no_new_privileges {
         seccomp::no_new_privs().at(Step::NoNewPrivileges)?;
@@ -111,6 +115,13 @@ fn prepare(
         seccomp::install(program, *flags).at(Step::Seccomp)?;
     }
     Ok(())
+}
+
+fn start_hooks(manner: &Manner<'_>) -> Result<(), Failed> {
+    match manner.start_hooks {
+        Some(hooks) => hooks.run_and_tell(),
+        None => Ok(()),
+    }
 }
 
 fn wait_for_start(hold: &OwnedFd) -> Result<(), Failed> {

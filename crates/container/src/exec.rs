@@ -87,6 +87,7 @@ pub fn exec(
         hold: options.hold.as_ref(),
         preserve_fds: options.preserve_fds,
         hooks: None,
+        start_hooks: None,
     };
     if has_user {
         userns::check_inside(target.pid, &process.identity)?;

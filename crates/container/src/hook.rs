@@ -49,6 +49,37 @@ pub struct InnerHooks {
     state: OwnedFd,
     /// Standard output and error of all.
     output: OwnedFd,
+    /// Where it is told how they ended, as [`Outcome`] reads it.
+    answer: Option<OwnedFd>,
+}
+
+/// Bytes of an answer: of the hook its number and of the error its number, 0 for none.
+const ANSWER: usize = 8;
+
+/// How hooks ended that ran after the launch was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// The hook that failed, from 0.
+    pub index: u32,
+    /// 0 for none, an exit status, or an error's number negated.
+    pub status: i32,
+}
+
+impl Outcome {
+    /// Reads an answer from the pipe that was given; none if there is none yet.
+    #[must_use]
+    pub fn read(pipe: &OwnedFd) -> Option<Self> {
+        let mut bytes = [0u8; ANSWER];
+        match rustix::io::read(pipe, &mut bytes) {
+            Ok(ANSWER) => {}
+            _ => return None,
+        }
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Some(Self {
+            index: u32::from_ne_bytes([a, b, c, d]),
+            status: i32::from_ne_bytes([e, f, g, h]),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -92,7 +123,40 @@ impl InnerHooks {
             hooks: prepared.collect::<Result<_, LaunchError>>()?,
             state: file("hook-state")?,
             output: file("hook-output")?,
+            answer: None,
         })
+    }
+
+    /// They tell how they ended through this pipe.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub fn answering(self, pipe: OwnedFd) -> Result<Self, LaunchError> {
+        Ok(Self {
+            answer: Some(above_stdio(pipe)?),
+            ..self
+        })
+    }
+
+    /// As [`InnerHooks::run`], once the process was let go on. Runs in the child.
+    pub(crate) fn run_and_tell(&self) -> Result<(), Failed> {
+        let done = self.run();
+        if let Some(pipe) = &self.answer {
+            let (index, status) = match &done {
+                Ok(()) => (0, 0),
+                Err(failed) if failed.step == Step::HookStatus => {
+                    (failed.index, failed.errno.raw_os_error())
+                }
+                Err(failed) => (failed.index, failed.errno.raw_os_error().saturating_neg()),
+            };
+            let mut bytes = [0u8; ANSWER];
+            let (first, second) = bytes.split_at_mut(ANSWER / 2);
+            first.copy_from_slice(&u32::try_from(index).unwrap_or(u32::MAX).to_ne_bytes());
+            second.copy_from_slice(&status.to_ne_bytes());
+            // Whoever waited may be gone.
+            let _ = rustix::io::write(pipe, &bytes);
+        }
+        done
     }
 
     /// What they read. To be called before the process goes on, from
@@ -227,6 +291,19 @@ mod tests {
         assert_eq!((failed.step, failed.index), (Step::HookStatus, 0));
         assert_eq!(failed.errno.raw_os_error(), 3);
         assert_eq!(hooks.output(), "");
+    }
+
+    #[test]
+    fn run_and_tell_answer_is_that_of_the_hooks() {
+        for (script, status) in [("exit 0", 0), ("exit 5", 5)] {
+            let (read, write) = std::io::pipe().expect("pipe");
+            let hooks = InnerHooks::prepare(&[shell(script, None)])
+                .and_then(|hooks| hooks.answering(write.into()))
+                .expect("prepare");
+            assert_eq!(hooks.run_and_tell().is_ok(), status == 0);
+            let outcome = Outcome::read(&read.into()).expect("answer");
+            assert_eq!(outcome, Outcome { index: 0, status });
+        }
     }
 
     #[test]

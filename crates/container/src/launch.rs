@@ -49,6 +49,8 @@ pub struct Options<'a> {
     pub before_pivot: Option<BeforePivot<'a>>,
     /// Run by the process itself right after that, in its namespaces; needs `before_pivot`.
     pub hooks: Option<&'a InnerHooks>,
+    /// Run by the process itself once it was let go on, right before its program; needs `hold`.
+    pub start_hooks: Option<&'a InnerHooks>,
     /// Who answers for a filter that notifies.
     pub listener: Option<Listener<'a>>,
 }
@@ -205,6 +207,7 @@ fn launch_in(
         hold: options.hold.as_ref(),
         preserve_fds: options.preserve_fds,
         hooks: options.hooks,
+        start_hooks: options.start_hooks,
     };
     let (reports, reporter) = report::pipe()?;
     let mut stages: Vec<Stage> = init.spaces.stages().collect();

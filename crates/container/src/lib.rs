@@ -46,7 +46,7 @@ mod userns;
 pub use cgroup::create as create_group;
 pub use error::LaunchError;
 pub use exec::{ExecTarget, exec};
-pub use hook::{Hook, InnerHooks};
+pub use hook::{Hook, InnerHooks, Outcome};
 pub use host::Host;
 pub use hostmounts::detach_root;
 pub use launch::{BeforePivot, Launched, Options, launch};

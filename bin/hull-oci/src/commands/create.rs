@@ -57,7 +57,8 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     let bundle = spec::bundle_dir(args.bundle.as_deref())?;
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
     translated.plan.no_pivot = args.no_pivot;
-    translated.preserve_fds = descriptors::preserved(args.preserve_fds, &mut translated.plan.process)?;
+    translated.preserve_fds =
+        descriptors::preserved(args.preserve_fds, &mut translated.plan.process)?;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
     translated.plan.process.keep_keyring = args.no_new_keyring;
     rootless::check(&translated.plan)?;
@@ -170,10 +171,17 @@ fn launch_in(
         hooks if hooks.is_empty() => None,
         hooks => Some(InnerHooks::prepare(&hooks)?),
     };
+    let start = match translated.hooks.inner_start() {
+        hooks if hooks.is_empty() => None,
+        hooks => Some(InnerHooks::prepare(&hooks)?.answering(entry.make_answer()?)?),
+    };
     let class: OnceCell<rdt::Group> = OnceCell::new();
     let before_pivot = |pid| {
         prepare_inside(translated, &planned, pid, &class)
-            .and_then(|()| translated.hooks.on_create(&planned, pid, inner.as_ref()))
+            .and_then(|()| {
+                let hooks = &translated.hooks;
+                hooks.on_create(&planned, pid, inner.as_ref(), start.as_ref())
+            })
             .map_err(|error| LaunchError::Stopped(format!("{error:#}")))
     };
     let notify = |pid, fd| match &listener {
@@ -185,8 +193,10 @@ fn launch_in(
         die_with_parent: false,
         hold,
         preserve_fds: translated.preserve_fds,
-        before_pivot: needs_stop(translated).then_some(BeforePivot(&before_pivot)),
+        before_pivot: (needs_stop(translated) || start.is_some())
+            .then_some(BeforePivot(&before_pivot)),
         hooks: inner.as_ref(),
+        start_hooks: start.as_ref(),
         attach: unit
             .filter(|unit| unit.attaches())
             .map(|_| BeforePivot(&attach)),

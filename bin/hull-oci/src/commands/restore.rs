@@ -267,7 +267,7 @@ impl Attempt<'_> {
             "setup-namespaces" => self
                 .translated
                 .hooks
-                .on_create(self.planned, notice.pid, None),
+                .on_create(self.planned, notice.pid, None, None),
             "orphan-pts-master" => {
                 let fd = notice.fd.context("criu sent no terminal")?;
                 match &self.args.console_socket {

@@ -36,18 +36,35 @@ pub(crate) fn begin(
     host: &Host,
     log: &Log,
 ) -> Result<()> {
-    if let Err(error) = record.hooks.on_start(record, host, &store.seccomp_cache()) {
-        if let Some(process) = record.process() {
+    if let Err(error) = let_go(entry, record, store, host) {
+        if let Some(process) = record.process().filter(|_| !record.hooks.is_empty()) {
             let _ = pidfd::send_signal(&process, SIGKILL);
         }
-        if let Ok(Some(group)) = record.open_cgroup(host) {
+        if let Ok(Some(group)) = record.open_cgroup(host)
+            && !record.hooks.is_empty()
+        {
             let _ = group.kill_all();
         }
         return Err(error);
     }
+    record.hooks.after_start(record, log);
+    Ok(())
+}
+
+fn let_go(entry: &Entry, record: &Record, store: &Store, host: &Host) -> Result<()> {
+    let itself = entry
+        .answer()
+        .filter(|_| !record.hooks.start_container.is_empty());
+    if itself.is_none() {
+        record
+            .hooks
+            .on_start(record, host, &store.seccomp_cache())?;
+    }
     if entry.is_waiting() {
         entry.release()?;
     }
-    record.hooks.after_start(record, log);
-    Ok(())
+    match itself {
+        Some(pipe) => record.hooks.await_start(record, &pipe),
+        None => Ok(()),
+    }
 }
