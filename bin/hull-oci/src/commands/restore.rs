@@ -264,10 +264,11 @@ impl Attempt<'_> {
 
     fn notice(&self, notice: Notice, terminal: &mut Option<OwnedFd>) -> Result<()> {
         match notice.script.as_str() {
-            "setup-namespaces" => self
-                .translated
-                .hooks
-                .on_create(self.planned, notice.pid, None, None),
+            "setup-namespaces" => {
+                self.translated
+                    .hooks
+                    .on_create(self.planned, notice.pid, None, None)
+            }
             "orphan-pts-master" => {
                 let fd = notice.fd.context("criu sent no terminal")?;
                 match &self.args.console_socket {
