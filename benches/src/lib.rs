@@ -3,5 +3,6 @@
 pub mod docker;
 pub mod measure;
 pub mod memory;
+pub mod oci;
 pub mod report;
 pub mod runc;

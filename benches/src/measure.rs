@@ -96,10 +96,23 @@ impl Case {
 /// # Errors
 /// If a run fails.
 pub fn interleaved(cases: &[Case], rounds: usize) -> Result<Vec<f64>> {
+    let timed: Vec<_> = cases.iter().map(|case| || case.once()).collect();
+    let timed: Vec<&Timed<'_>> = timed.iter().map(|t| t as &Timed<'_>).collect();
+    interleaved_steps(&timed, rounds)
+}
+
+/// What takes time, and says how much.
+pub type Timed<'a> = dyn Fn() -> Result<Duration> + 'a;
+
+/// As [`interleaved`], for cases of several commands.
+///
+/// # Errors
+/// If a run fails.
+pub fn interleaved_steps(cases: &[&Timed<'_>], rounds: usize) -> Result<Vec<f64>> {
     let mut times = vec![Vec::with_capacity(rounds); cases.len()];
     for round in 0..=rounds {
         for (case, times) in cases.iter().zip(&mut times) {
-            let took = case.once()?;
+            let took = case()?;
             if round > 0 {
                 times.push(took);
             }

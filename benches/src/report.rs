@@ -36,14 +36,14 @@ impl Row {
 /// The table, in columns.
 pub fn table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<14} {:<44} {:>10} {:>10} {:<14} {:>8} {:>9}\n",
+        "{:<16} {:<54} {:>10} {:>10} {:<18} {:>8} {:>9}\n",
         "row", "what", "hull", "peer", "", "factor", "promised"
     );
     for r in rows {
         let verdict = if r.is_kept() { "" } else { "  MISSED" };
         let _ = writeln!(
             text,
-            "{:<14} {:<44} {:>10.2} {:>10.2} {:<14} {:>7.1}x {:>8.1}x{verdict}",
+            "{:<16} {:<54} {:>10.2} {:>10.2} {:<18} {:>7.1}x {:>8.1}x{verdict}",
             r.name, r.what, r.hull, r.peer, r.peer_name, r.factor, r.promised
         );
     }

@@ -42,6 +42,11 @@ impl Bundle {
         Ok(Self { dir, state })
     }
 
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// `runc run` of the bundle, which deletes the container at its end.
     pub fn case(&self) -> Case {
         let (dir, state) = (

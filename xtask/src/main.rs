@@ -28,7 +28,7 @@ usage: cargo xtask COMMAND
                    throw made-up input at a parser (config, process, seccomp, mounts)
                    --keep: take what was learnt into fuzz/seeds
   fixtures         make the images and root file systems the tests use
-  bench NAME       run a bench of benches/ (start)";
+  bench NAME       run a bench of benches/ (start, oci)";
 
 fn main() -> ExitCode {
     match run() {
