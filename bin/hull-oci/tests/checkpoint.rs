@@ -99,7 +99,7 @@ fn checkpoint_then_restore_is_the_same_program_with_limits_and_hooks() {
     let pid = runtime.state("c")["pid"].to_string();
     assert_eq!(fs::read_to_string(&pid_file).expect("pid file"), pid);
     let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).expect("command line");
-    assert_eq!(line, "sleep\01000\0");
+    assert_eq!(line, "sleep\x001000\x00");
     assert_eq!(
         runtime.ok(&["ps", "--format", "json", "c"]).trim(),
         format!("[{pid}]")
