@@ -17,7 +17,7 @@ use hull_testkit::{fixtures, paths};
 /// Runs of each command that count.
 const ROUNDS: usize = 51;
 /// The same with dropped caches.
-const COLD_ROUNDS: usize = 11;
+const COLD_ROUNDS: usize = 51;
 /// Runs whose peak memory is read.
 const PEAK_ROUNDS: usize = 11;
 /// Memory limits that are tried, in KiB.
