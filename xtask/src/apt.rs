@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 30] = [
+const NEEDS: [(&str, &str); 32] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -22,6 +22,8 @@ const NEEDS: [(&str, &str); 30] = [
     ("/usr/bin/htpasswd", "apache2-utils"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/sbin/runc", "runc"),
+    ("/usr/bin/crun", "crun"),
+    ("/usr/bin/time", "time"),
     ("/usr/sbin/dockerd", "docker.io"),
     ("/usr/bin/podman", "podman"),
     ("/usr/bin/strace", "strace"),
