@@ -44,11 +44,7 @@ fn config_unsupported_fields_are_refused_by_name() {
             json!("NOEQUALS"),
             "process.env[2] has no '='",
         ),
-        (
-            "/process/apparmorProfile",
-            json!("x"),
-            "AppArmor profile",
-        ),
+        ("/process/apparmorProfile", json!("x"), "AppArmor profile"),
         ("/process/selinuxLabel", json!("x"), "SELinux label"),
         (
             "/process/scheduler",

@@ -365,9 +365,7 @@ fn user_hooks_of_every_kind_run_and_that_of_the_start_can_stop_it() {
     let text = fs::read_to_string(&log).expect("log");
     assert_eq!(
         text,
-        format!(
-            "createRuntime {USER}\ncreateContainer 0\npoststart {USER}\npoststop {USER}\n"
-        )
+        format!("createRuntime {USER}\ncreateContainer 0\npoststart {USER}\npoststop {USER}\n")
     );
     session.configure("echo ran", |config| {
         config["hooks"] = json!({ "startContainer": [
@@ -376,6 +374,9 @@ fn user_hooks_of_every_kind_run_and_that_of_the_start_can_stop_it() {
     });
     session.ok(&["create", "d"]);
     let said = session.fails(&["start", "d"]);
-    assert!(said.contains("startContainer hook #0") && said.contains("exit status 9"), "{said}");
+    assert!(
+        said.contains("startContainer hook #0") && said.contains("exit status 9"),
+        "{said}"
+    );
     session.ok(&["delete", "--force", "d"]);
 }

@@ -13,8 +13,8 @@ use hull_sys::proc::StringArray;
 use hull_sys::rlimit::{self, Limit};
 use hull_sys::seccomp::{self, Instruction};
 
-use crate::lsm::Labels;
 use crate::error::prepare;
+use crate::lsm::Labels;
 use crate::report::{Failed, Step};
 use crate::rootfs::c_string;
 use crate::schedule::Schedule;

@@ -51,7 +51,8 @@ impl Network {
     pub fn open(config: NetworkConfig, live: &[LiveEndpoint]) -> Result<Self, OpenError> {
         let parts = open::open(&config, live)?;
         let core = Arc::new(parts.core);
-        let pool = Pool::start("hull-net-pool", config.pool_size, Arc::clone(&core)).map_err(OpenError::Thread)?;
+        let pool = Pool::start("hull-net-pool", config.pool_size, Arc::clone(&core))
+            .map_err(OpenError::Thread)?;
         for stray in parts.strays {
             pool.defer(Duration::ZERO, Job::DeleteLink(stray));
         }

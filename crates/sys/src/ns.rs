@@ -35,9 +35,8 @@ pub fn unshare(namespaces: Namespaces) -> Result<()> {
 pub fn kind(fd: impl AsFd) -> Result<Namespaces> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: the request takes no argument and returns the CLONE_NEW* bit.
-    let bits = check(unsafe {
-        libc::syscall(libc::SYS_ioctl, fd.as_fd().as_raw_fd(), NS_GET_NSTYPE, 0)
-    })?;
+    let bits =
+        check(unsafe { libc::syscall(libc::SYS_ioctl, fd.as_fd().as_raw_fd(), NS_GET_NSTYPE, 0) })?;
     Ok(Namespaces::from_bits(bits as u64))
 }
 

@@ -81,12 +81,7 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
 pub fn get_fd(pidfd: impl AsFd, number: i32) -> Result<OwnedFd> {
     // SAFETY: takes integers alone.
     let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_getfd,
-            pidfd.as_fd().as_raw_fd(),
-            number,
-            0,
-        )
+        libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0)
     })?;
     // SAFETY: the kernel made this descriptor for the caller just now.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })

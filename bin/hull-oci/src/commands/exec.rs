@@ -10,12 +10,12 @@ use hull_sys::caps::CapSet;
 use super::create::pid_file;
 use super::exit_code;
 use crate::cli::Exec;
-use crate::{console, descriptors, notify};
 use crate::log::Log;
 use crate::spec::{self, absolute};
 use crate::state::{Record, Status, Store, no_group};
 use crate::supervise::{self, Signals};
 use crate::systemd;
+use crate::{console, descriptors, notify};
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let (entry, record) = store.open(&args.id)?;

@@ -84,9 +84,15 @@ mod tests {
         let own = rustix::process::geteuid().as_raw();
         assert_eq!(spec["linux"]["uidMappings"][0]["hostID"], own);
         let namespaces = spec["linux"]["namespaces"].to_string();
-        assert!(namespaces.contains("user") && !namespaces.contains("network"), "{namespaces}");
+        assert!(
+            namespaces.contains("user") && !namespaces.contains("network"),
+            "{namespaces}"
+        );
         let mounts = spec["mounts"].to_string();
-        assert!(!mounts.contains("gid=5") && mounts.contains("rro"), "{mounts}");
+        assert!(
+            !mounts.contains("gid=5") && mounts.contains("rro"),
+            "{mounts}"
+        );
         assert!(spec["linux"].get("resources").is_none());
     }
 }

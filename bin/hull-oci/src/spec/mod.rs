@@ -250,7 +250,9 @@ mod tests {
         for good in ["1.0.0", "1.0.2-dev", "1.0.0-rc.5+x.1", "1.99.7"] {
             check_version(good).expect(good);
         }
-        for bad in ["", "1", "1.0", "1.x.0", "2.0.0", "0.9.0", "1.0.0-", "1.0.0 ", "1.01.0"] {
+        for bad in [
+            "", "1", "1.0", "1.x.0", "2.0.0", "0.9.0", "1.0.0-", "1.0.0 ", "1.01.0",
+        ] {
             assert!(check_version(bad).is_err(), "{bad}");
         }
     }
