@@ -164,17 +164,26 @@ impl Runtime {
             .with_context(|| format!("time wrote {text:?}"))
     }
 
-    /// Whether the bundle runs `tries` times out of as many.
-    pub fn starts(&self, bundle: &Path, tries: usize) -> bool {
+    /// Whether the bundle runs `tries` times out of as many, each after `before`.
+    ///
+    /// # Errors
+    /// If `before` fails.
+    pub fn starts(
+        &self,
+        bundle: &Path,
+        tries: usize,
+        before: &dyn Fn() -> Result<()>,
+    ) -> Result<bool> {
         let mut argv: Vec<OsString> = ["timeout", "-s", "KILL", LIMITED].map(Into::into).into();
         argv.extend(self.argv(&["run", "--bundle", &bundle.display().to_string(), ID]));
-        (0..tries).all(|_| {
-            let fine = self.finish(&argv).is_ok();
-            if !fine {
+        for _ in 0..tries {
+            before()?;
+            if self.finish(&argv).is_err() {
                 self.remove(ID);
+                return Ok(false);
             }
-            fine
-        })
+        }
+        Ok(true)
     }
 }
 
