@@ -1,11 +1,11 @@
 //! One more process in a container that runs.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use hull_proto::plan::ProcessPlan;
 use hull_sys::cgroup::Cgroup;
-use hull_sys::clone3::Namespaces;
+use hull_sys::clone3::{Cloned, Namespaces};
 use hull_sys::mount::{self, Attr};
 use hull_sys::{Errno, ns, path, proc};
 use rustix::fs::{Mode, OFlags};
@@ -15,10 +15,10 @@ use crate::error::prepare;
 use crate::launch::{Options, finish};
 use crate::listener;
 use crate::process::{PreparedProcess, Started};
-use crate::report::{self, At, Failed, Reporter, Step, above_stdio};
+use crate::report::{self, At, Failed, Reporter, Reports, Step, above_stdio};
 use crate::served::Served;
 use crate::spaces::set_oom_score;
-use crate::spawn::{spawn, spawn_between};
+use crate::spawn::{spawn_between, spawn_unseen};
 use crate::stdio::{self, DEVPTS_MAGIC, PreparedStdio, Stdio};
 use crate::sync::{self, ChildSync, Stage};
 use crate::user::{self, Databases};
@@ -48,8 +48,8 @@ const JOINED: Namespaces = Namespaces::MOUNT
 
 /// Runs a process in the container. The caller reaps it.
 ///
-/// Nothing of the caller is shown inside: the copy of it that becomes the process cannot be
-/// looked into from its first instruction on, and its descriptors end with execve.
+/// Nothing of the caller's leads out of the container: the copy of it that becomes the process is
+/// born inside, and cannot be looked into but with CAP_SYS_PTRACE; its descriptors end with execve.
 ///
 /// # Errors
 /// As [`crate::launch`].
@@ -103,24 +103,62 @@ pub fn exec(
         target: target_pidfd,
         spaces: JOINED.with(target.also),
         chroot: target.chroot.then(|| above_stdio(root)).transpose()?,
+        files: target.cgroup.join_files(),
     };
-    let (reports, reporter) = report::pipe()?;
-    let cloned = spawn(
-        target.cgroup,
-        Namespaces::NONE,
-        Some(&goal.target),
-        |files| reporter.fail(run(&process, &goal, files, &manner, &reporter)),
-    )?;
-    drop(reporter);
-    let held = options.hold.is_some();
-    listener::serve(&process, &cloned, &reports, options.listener, held)?;
+    let cloned = exec_unseen(&goal, &process, &manner, options)?;
     finish(
-        cloned,
-        &reports,
+        cloned.0,
+        &cloned.1,
         terminal,
         |failed| process.item(failed),
         plan.args.first(),
     )
+}
+
+/// As [`exec`]: the process is born in the container's namespaces and control group, with its root
+/// and without a descriptor of the host's. Were it born
+/// with the caller's root and joined then, a container with CAP_SYS_PTRACE could reach the host
+/// through it meanwhile: that it is not dumpable is no obstacle to that capability.
+fn exec_unseen(
+    goal: &Goal<'_>,
+    process: &PreparedProcess,
+    manner: &Manner<'_>,
+    options: &Options<'_>,
+) -> Result<(Cloned, Reports), LaunchError> {
+    let (parent, sync) = sync::pair()?;
+    let (reports, reporter) = report::pipe()?;
+    let mut keep = process.stdio.numbers();
+    keep.extend(manner.hold.iter().map(|hold| hold.as_raw_fd()));
+    keep.extend([sync.number(), reporter.number()]);
+    keep.extend((0..manner.preserve_fds).filter_map(|n| i32::try_from(n).ok()?.checked_add(3)));
+    keep.sort_unstable();
+    let cloned = spawn_unseen(
+        &sync,
+        &reporter,
+        || walk_unseen(goal, process, &keep),
+        || reporter.fail(run(process, manner, &reporter)),
+    )?;
+    drop(reporter);
+    drop(sync);
+    let mut served = Served::new(cloned, None);
+    let done = parent.serve(&[Stage::Born], |message| served.born(message));
+    served.check(done, true, &reports)?;
+    let held = options.hold.is_some();
+    listener::serve(process, &served.cloned, &reports, options.listener, held)?;
+    Ok((served.cloned, reports))
+}
+
+/// The way of the process in between: into the control group, whose namespace is joined from
+/// inside it, into the namespaces, of which that of process ids counts for its child, to the root.
+/// Does not allocate.
+fn walk_unseen(goal: &Goal<'_>, process: &PreparedProcess, keep: &[i32]) -> Result<(), Failed> {
+    proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
+    process.schedule.before_cgroup()?;
+    enter::join_cgroup(goal.files)?;
+    process.schedule.after_cgroup()?;
+    ns::join(&goal.target, goal.spaces.with(Namespaces::PID)).at(Step::JoinNamespace)?;
+    change_root(goal.chroot.as_ref())?;
+    proc::close_all_but(keep).at(Step::Descriptors)
 }
 
 /// Namespaces of the process that are not the caller's: who has no rights over one cannot join it,
@@ -147,11 +185,13 @@ fn not_shared(pid: u32) -> Namespaces {
 }
 
 /// Where a process goes.
-struct Goal {
+struct Goal<'a> {
     target: OwnedFd,
     spaces: Namespaces,
     /// The container's root, where it is not that of its mount namespace.
     chroot: Option<OwnedFd>,
+    /// By which the control group is joined.
+    files: &'a [OwnedFd],
 }
 
 /// Where a process goes that joins a user namespace.
@@ -267,26 +307,16 @@ fn arrive(
 }
 
 /// Runs in the child; returns only on failure.
-fn run(
-    process: &PreparedProcess,
-    goal: &Goal,
-    files: &[OwnedFd],
-    manner: &Manner<'_>,
-    report: &Reporter,
-) -> Failed {
-    match join(process, goal, files) {
+fn run(process: &PreparedProcess, manner: &Manner<'_>, report: &Reporter) -> Failed {
+    match arrive_unseen(process) {
         Ok(proc_root) => enter::run(process, manner, proc_root.as_fd(), report),
         Err(failed) => failed,
     }
 }
 
-fn join(process: &PreparedProcess, goal: &Goal, files: &[OwnedFd]) -> Result<OwnedFd, Failed> {
+fn arrive_unseen(process: &PreparedProcess) -> Result<OwnedFd, Failed> {
     proc::set_parent_death_signal(libc::SIGKILL).at(Step::ParentDeath)?;
-    process.schedule.before_cgroup()?;
-    enter::join_cgroup(files)?;
-    process.schedule.after_cgroup()?;
-    ns::join(&goal.target, goal.spaces).at(Step::JoinNamespace)?;
-    change_root(goal.chroot.as_ref())?;
+    // First the numbers 0, 1 and 2: nothing else may come to have them.
     enter::session(process)?;
     // Never the container's own /proc, which it may have covered.
     let proc_root = mounts::fresh(c"proc", PROC_ATTRIBUTES).at(Step::Procfs)?;

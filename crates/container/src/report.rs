@@ -146,6 +146,11 @@ impl Reporter {
         CHILD_FAILED
     }
 
+    pub(crate) fn number(&self) -> i32 {
+        use std::os::fd::AsRawFd as _;
+        self.0.as_raw_fd()
+    }
+
     /// Something was not possible but is no reason to stop.
     pub(crate) fn warn(&self, step: Step, index: usize, errno: Errno) {
         self.send(Failed { step, index, errno }, WARNING);

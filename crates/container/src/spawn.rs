@@ -25,6 +25,35 @@ pub(crate) fn spawn(
         .map_err(prepare("clone a process with its namespaces"))
 }
 
+/// As [`spawn_between`], for a container whose processes may look into others: the process that
+/// counts is born where it belongs, and `walk` has let go of all that is not its business.
+pub(crate) fn spawn_unseen(
+    sync: &ChildSync,
+    reporter: &Reporter,
+    walk: impl Fn() -> Result<(), Failed>,
+    child: impl Fn() -> i32,
+) -> Result<Cloned, LaunchError> {
+    let _closed = NotDumpable::set()?;
+    let plain = |sibling| Clone3 {
+        namespaces: Namespaces::NONE,
+        cgroup: None,
+        sibling,
+    };
+    let go = || -> Result<(), Failed> {
+        walk()?;
+        let born = clone3(&plain(true), &child).at(Step::Clone)?;
+        let pid = born.pid.as_raw_nonzero().get().unsigned_abs();
+        sync.born(pid, born.pidfd.as_fd()).inspect_err(|_| {
+            let _ = pidfd::send_signal(&born.pidfd, libc::SIGKILL);
+        })
+    };
+    clone3(&plain(false), || match go() {
+        Ok(()) => 0,
+        Err(failed) => reporter.fail(failed),
+    })
+    .map_err(prepare("clone a process"))
+}
+
 /// Clones a process that goes between: it walks into namespaces, clones the one that counts as a
 /// sibling of its own, tells the parent of it (`Stage::Born`) and ends.
 pub(crate) fn spawn_between(

@@ -98,6 +98,16 @@ impl PreparedStdio {
         }
     }
 
+    /// The descriptors that are to become 0, 1 and 2.
+    pub(crate) fn numbers(&self) -> Vec<i32> {
+        use std::os::fd::AsRawFd as _;
+        match self {
+            Self::Streams(streams) => streams.iter().map(|fd| fd.as_raw_fd()).collect(),
+            Self::Terminal { slave, .. } => vec![slave.as_raw_fd()],
+            Self::Late => Vec::new(),
+        }
+    }
+
     pub(crate) fn is_late(&self) -> bool {
         matches!(self, Self::Late)
     }

@@ -84,6 +84,11 @@ impl ChildSync {
         self.tell(Stage::Born, pid, &[pidfd]).at(Step::Sync)
     }
 
+    pub(crate) fn number(&self) -> i32 {
+        use std::os::fd::AsRawFd as _;
+        self.0.as_raw_fd()
+    }
+
     fn tell(&self, stage: Stage, number: u32, fds: &[BorrowedFd<'_>]) -> hull_sys::Result<()> {
         let [a, b, c, d] = number.to_ne_bytes();
         fdpass::send(&self.0, &[stage as u8, a, b, c, d], fds).map(drop)

@@ -64,6 +64,59 @@ pub fn set_name(name: &CStr) -> Result<()> {
     rustix::thread::set_name(name)
 }
 
+/// Overwrites the arguments and the environment that /proc shows of this process. Whoever needs
+/// either has read it before.
+///
+/// # Errors
+/// If the process cannot read its own files in /proc.
+pub fn forget_arguments() -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt as _;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    // proc(5): arg_start, arg_end, env_start, env_end are fields 48 to 51; the state is field 3.
+    let numbers: Vec<u64> = fields
+        .split_ascii_whitespace()
+        .skip(45)
+        .take(4)
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    let memory = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/proc/self/mem")?;
+    for range in numbers.chunks_exact(2) {
+        if let [start, end] = *range {
+            let length = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+            memory.write_all_at(&vec![0; length], start)?;
+        }
+    }
+    Ok(())
+}
+
+/// Closes all descriptors but those of `keep`, which is sorted. For a copy of a process that owns
+/// none of them in its own right: whatever holds one must not be used or dropped any more.
+///
+/// # Errors
+/// `ENOSYS` before kernel 5.9.
+pub fn close_all_but(keep: &[i32]) -> Result<()> {
+    let mut first = 0u32;
+    for number in keep {
+        let Ok(number) = u32::try_from(*number) else {
+            continue;
+        };
+        if number > first {
+            close_range(first, number - 1)?;
+        }
+        first = first.max(number.saturating_add(1));
+    }
+    close_range(first, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: takes integers alone; that the descriptors are not used any more is the caller's
+    // part, as documented.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
 /// Marks all descriptors from `first` up close-on-exec.
 ///
 /// `proc` is the root of a procfs: kernels without `CLOSE_RANGE_CLOEXEC` need the list in it.

@@ -78,6 +78,8 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
         preserve_fds,
         ..Options::default()
     };
+    // The copy of this program that becomes the process would show them inside for a moment.
+    hull_sys::proc::forget_arguments().context("cannot hide this program's arguments")?;
     let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &options)?;
     if let Some(unit) = unit
         && let Err(error) = systemd::attach(unit, started.pid)
