@@ -95,7 +95,6 @@ fn race(runtime: &Runtime, bundle: &str, one: &Path, other: &Path, canary: &Cana
         std::panic::resume_unwind(panic);
     }
     runtime.nothing_left();
-    println!("{good} of {rounds} rounds ran");
     (good, rounds)
 }
 
@@ -383,14 +382,6 @@ fn own_program_as_program_and_as_interpreter_stays_whole() {
         }
     }
     let seen = fs::read_to_string(&out).expect("seen");
-    println!(
-        "seen: {}",
-        seen.lines()
-            .collect::<std::collections::BTreeSet<_>>()
-            .into_iter()
-            .collect::<Vec<_>>()
-            .join("; ")
-    );
     assert!(!seen.contains("WROTE"), "{seen}");
     assert_eq!(fs::read(&program).expect("program"), before);
 }
@@ -442,7 +433,7 @@ fn exec_into_a_hostile_container_shows_nothing() {
         rounds += 1;
     }
     let seen = fs::read_to_string(&out).expect("seen");
-    println!("{rounds} execs");
+    assert!(rounds > 0, "no exec ran");
     // Standard input is handed over on purpose.
     let bad: Vec<_> = seen
         .lines()
