@@ -179,7 +179,10 @@ pub fn probe() -> PathBuf {
     probe.expect("hull-probe is built (cargo build --release -p hull-testkit)")
 }
 
-/// Debian's mirror as the host has it configured, else the one everybody has.
+/// Debian's mirror as the host has it configured.
+///
+/// # Panics
+/// If it has none: this is no Debian, or one that cannot install anything.
 pub(crate) fn mirror() -> String {
     let mut texts = vec![fs::read_to_string("/etc/apt/sources.list").unwrap_or_default()];
     if let Ok(list) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -191,7 +194,7 @@ pub(crate) fn mirror() -> String {
         .filter(|line| line.starts_with("URIs:") || line.starts_with("deb "))
         .flat_map(|line| line.split_whitespace())
         .find(|word| word.starts_with("http") && word.trim_end_matches('/').ends_with("/debian"))
-        .unwrap_or("http://deb.debian.org/debian")
+        .expect("apt has a source of Debian packages")
         .to_owned()
 }
 
