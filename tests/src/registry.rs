@@ -254,6 +254,8 @@ fn serve(
         None
     };
     if let Some(Fault::Say(answer)) = fault {
+        // Whoever is not told would use the connection once more.
+        let answer = answer.replacen("\r\n", "\r\nConnection: close\r\n", 1);
         client.write_all(answer.as_bytes())?;
         return client.shutdown(Shutdown::Both);
     }
