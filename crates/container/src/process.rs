@@ -167,10 +167,7 @@ impl PreparedProcess {
             stdio,
             schedule: Schedule::prepare(plan)?,
             labels: Labels::prepare(plan)?,
-            inheritable: match &plan.capability_sets {
-                Some(sets) => capabilities(&sets.inheritable)?,
-                None => CapSet::EMPTY,
-            },
+            inheritable: capabilities(&plan.inheritable)?,
         })
     }
 

@@ -91,22 +91,6 @@ pub struct MemoryPolicy {
     pub nodes: Vec<u64>,
 }
 
-/// The five capability sets, names without `CAP_`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CapabilitySets {
-    /// Bounding.
-    pub bounding: Vec<String>,
-    /// Effective.
-    pub effective: Vec<String>,
-    /// Permitted.
-    pub permitted: Vec<String>,
-    /// Inheritable.
-    pub inheritable: Vec<String>,
-    /// Ambient.
-    pub ambient: Vec<String>,
-}
-
 /// I/O priority (ioprio_set(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoPriority {

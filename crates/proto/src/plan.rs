@@ -8,8 +8,8 @@ use hull_model::{Resources, Ulimit};
 use serde::{Deserialize, Serialize};
 
 use crate::oci::{
-    CapabilitySets, CgroupExtra, CpuAffinity, IdMappings, IntelRdt, IoPriority, MemoryPolicy,
-    MountIdMap, Scheduler, SeccompListener, SystemdUnit, TimeOffset, is_default,
+    CgroupExtra, CpuAffinity, IdMappings, IntelRdt, IoPriority, MemoryPolicy, MountIdMap,
+    Scheduler, SeccompListener, SystemdUnit, TimeOffset, is_default,
 };
 
 /// A sandbox to be made, with its first process.
@@ -59,9 +59,6 @@ pub struct LaunchPlan {
     /// Change the root by chroot: where `/` is the initramfs, which no other root can replace.
     #[serde(skip_serializing_if = "is_default")]
     pub no_pivot: bool,
-    /// SELinux context of the mounts.
-    #[serde(skip_serializing_if = "is_default")]
-    pub mount_label: String,
     /// Interfaces moved in: name on the host → name inside, empty for the same.
     #[serde(skip_serializing_if = "is_default")]
     pub net_devices: BTreeMap<String, String>,
@@ -381,9 +378,9 @@ pub struct ProcessPlan {
     /// File that is executed; empty is what the first argument names.
     #[serde(skip_serializing_if = "is_default")]
     pub program: String,
-    /// Inheritable capabilities, where they are others than `ambient`.
+    /// Inheritable capabilities besides the ambient ones, for `hull-oci`.
     #[serde(skip_serializing_if = "is_default")]
-    pub capability_sets: Option<CapabilitySets>,
+    pub inheritable: Vec<String>,
     /// Priority of its I/O.
     #[serde(skip_serializing_if = "is_default")]
     pub io_priority: Option<IoPriority>,

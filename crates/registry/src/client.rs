@@ -244,21 +244,6 @@ impl Repository {
         }
     }
 
-    /// Whether there is a manifest: its descriptor.
-    ///
-    /// # Errors
-    /// See [`RegistryError`]; `NotFound` if there is none.
-    pub async fn manifest_exists(&self, reference: &str) -> Result<(), RegistryError> {
-        let what = self.label(reference);
-        let accept = media::ACCEPT.join(", ");
-        let path = format!("manifests/{reference}");
-        self.ask(Intent::Resolve, Method::HEAD, &path, &what, |request| {
-            request.header(ACCEPT, &accept)
-        })
-        .await
-        .map(drop)
-    }
-
     /// A small blob as a whole, verified.
     ///
     /// # Errors

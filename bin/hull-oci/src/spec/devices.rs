@@ -6,6 +6,7 @@ use hull_proto::plan::PlanDevice;
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
 use super::absolute;
+use super::mounts::PROPAGATION;
 
 /// Devices that every container has: path, major, minor.
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
@@ -17,18 +18,6 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
     ("/dev/tty", 5, 0),
 ];
 const DEFAULT_DEVICE_MODE: u32 = 0o666;
-
-/// What the root mount can be to others.
-const PROPAGATION: [&str; 8] = [
-    "private",
-    "rprivate",
-    "slave",
-    "rslave",
-    "shared",
-    "rshared",
-    "unbindable",
-    "runbindable",
-];
 
 /// Adds what `linux` says of the root file system to the plan.
 pub(crate) fn translate(linux: &Linux, plan: &mut LaunchPlan) -> Result<()> {

@@ -11,7 +11,7 @@ use oci_spec::runtime::Mount;
 use super::namespaces;
 
 use options::Parsed;
-pub(crate) use options::words as option_words;
+pub(crate) use options::{PROPAGATION, words as option_words};
 
 /// Options of a devpts that every container gets: the plan has a kind for it.
 const DEVPTS_OPTIONS: [&str; 4] = ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];

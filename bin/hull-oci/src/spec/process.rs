@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use hull_model::Ulimit;
-use hull_proto::oci::CapabilitySets;
 use hull_proto::plan::{PlanUser, ProcessPlan};
 use oci_spec::runtime::{Capabilities, PosixRlimit, PosixRlimitType, Process};
 
@@ -31,7 +30,7 @@ pub(crate) fn translate(
         bail!("config.json: {}[{index}] has no '='", at("env"));
     }
     let user = process.user();
-    let (capabilities, ambient, capability_sets) = capabilities(process, field, warnings)?;
+    let (capabilities, ambient, inheritable) = capabilities(process, field, warnings)?;
     let console_size = match process.console_size() {
         Some(size) => match (u16::try_from(size.height()), u16::try_from(size.width())) {
             (Ok(rows), Ok(columns)) => Some((rows, columns)),
@@ -50,7 +49,7 @@ pub(crate) fn translate(
         },
         capabilities,
         ambient,
-        capability_sets,
+        inheritable,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process, &at("rlimits"))?,
         oom_score_adj: process.oom_score_adj(),
@@ -73,9 +72,9 @@ fn capabilities(
     process: &Process,
     field: &str,
     warnings: &mut Vec<String>,
-) -> Result<(Vec<String>, Vec<String>, Option<CapabilitySets>)> {
+) -> Result<(Vec<String>, Vec<String>, Vec<String>)> {
     let Some(sets) = process.capabilities() else {
-        return Ok((Vec::new(), Vec::new(), None));
+        return Ok((Vec::new(), Vec::new(), Vec::new()));
     };
     let bounding = names(sets.bounding().as_ref());
     let inheritable = names(sets.inheritable().as_ref());
@@ -98,10 +97,7 @@ fn capabilities(
     }
     // More than the ambient ones lets programs gain capabilities by their files: as the bundle
     // wishes, but exec never adds any (CVE-2022-29162).
-    let more = (inheritable != ambient).then(|| CapabilitySets {
-        inheritable: inheritable.into_iter().collect(),
-        ..CapabilitySets::default()
-    });
+    let more = inheritable.difference(&ambient).cloned().collect();
     Ok((
         bounding.into_iter().collect(),
         ambient.into_iter().collect(),

@@ -36,7 +36,8 @@ const SUPERBLOCK: [(&str, &str); 7] = [
     ("acl", "noacl"),
 ];
 
-const PROPAGATION: [&str; 8] = [
+/// What a mount can be to others.
+pub(crate) const PROPAGATION: [&str; 8] = [
     "private",
     "rprivate",
     "slave",
