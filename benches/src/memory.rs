@@ -11,6 +11,15 @@ pub fn pss_kib(pid: u32) -> u64 {
         .unwrap_or(0)
 }
 
+/// The most KiB that a process has had at once; zero if it is gone.
+pub fn peak_kib(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next())
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Processes whose command line contains each of `parts`.
 pub fn processes(parts: &[&str]) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,16 +1,15 @@
 //! What a start costs, beside Docker and runc: `cargo xtask bench start`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use hull_benches::docker::Docker;
+use hull_benches::hull::{self, Hull};
 use hull_benches::measure::{Case, interleaved, median_ms};
 use hull_benches::memory::{processes, pss_kib};
 use hull_benches::report::{Row, table, write};
 use hull_benches::runc::Bundle;
-use hull_testkit::{fixtures, http, paths};
+use hull_testkit::{fixtures, paths};
 
 /// Runs of each command that count.
 const ROUNDS: usize = 21;
@@ -21,76 +20,6 @@ const CROWD: usize = 50;
 /// Containers running beside a start: few and many.
 const FEW: usize = 5;
 const MANY: usize = 500;
-
-/// A Hull daemon of the bench's own.
-struct Hull {
-    child: Child,
-    env: Vec<(String, String)>,
-    run_dir: PathBuf,
-}
-
-impl Hull {
-    fn start(dir: &Path) -> Result<(Self, Duration)> {
-        // Short, since it holds sockets.
-        let run_dir = PathBuf::from(format!("/tmp/hull-bench-run-{}", std::process::id()));
-        let text = |p: &Path| p.display().to_string();
-        let env = vec![
-            ("HULL_RUN_DIR".to_owned(), text(&run_dir)),
-            ("HULL_DATA_DIR".to_owned(), text(&dir.join("hull"))),
-            ("HULL_BRIDGE".to_owned(), "hullbench0".to_owned()),
-            ("HULL_CGROUP_PARENT".to_owned(), "/hull-bench".to_owned()),
-        ];
-        let begun = Instant::now();
-        let child = Command::new(paths::hull())
-            .arg("daemon")
-            .envs(env.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start hull daemon")?;
-        let hull = Self {
-            child,
-            env,
-            run_dir,
-        };
-        let socket = hull.run_dir.join("hull.sock");
-        loop {
-            let up = std::os::unix::net::UnixStream::connect(&socket).is_ok()
-                && http::request(&socket, "GET", "/_ping", None).status == 200;
-            if up {
-                return Ok((hull, begun.elapsed()));
-            }
-            if begun.elapsed() > Duration::from_secs(20) {
-                bail!("hull daemon does not answer");
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-    }
-
-    fn case(&self, args: &[&str]) -> Case {
-        let program = paths::hull().display().to_string();
-        let mut argv = vec![program.as_str()];
-        argv.extend_from_slice(args);
-        Case::new(&argv).env(&self.env)
-    }
-
-    fn stop(mut self) -> Result<()> {
-        Command::new("kill")
-            .arg(self.child.id().to_string())
-            .status()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
-impl Drop for Hull {
-    fn drop(&mut self) {
-        // Harmless if it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn names(n: usize) -> Vec<String> {
     (0..n).map(|i| format!("bench-{i}")).collect()
@@ -220,11 +149,11 @@ fn main() -> Result<()> {
     grow(|a| hull.case(a), 1, CROWD)?;
     grow(|a| docker.case(a), 1, CROWD)?;
     std::thread::sleep(Duration::from_secs(3));
-    let run_dir = hull.run_dir.display().to_string();
+    let run_dir = hull.run_dir().display().to_string();
     let shims = processes(&["hull-shim", &run_dir]);
     let shim =
         shims.iter().map(|p| pss_kib(*p)).sum::<u64>() as f64 / shims.len().max(1) as f64 / 1024.0;
-    let daemon = pss_kib(hull.child.id()) as f64 / 1024.0;
+    let daemon = pss_kib(hull.pid()) as f64 / 1024.0;
     let exec_root = format!("/tmp/hull-bench-{}", std::process::id());
     let containerd = processes(&["containerd", &exec_root]);
     let (mut peers, mut engine) = (Vec::new(), pss_kib(docker.pid()));
@@ -294,27 +223,6 @@ fn main() -> Result<()> {
     write(&dir, "start", &rows)?;
     let mut out = std::io::stdout().lock();
     std::io::Write::write_all(&mut out, table(&rows).as_bytes())?;
-    clean(&dir)?;
-    Ok(())
-}
-
-/// Removes what the daemons of the bench made on the host.
-fn clean(dir: &Path) -> Result<()> {
-    let _ = std::fs::remove_dir_all(dir.join("hull"));
-    let _ = std::fs::remove_dir_all(format!("/tmp/hull-bench-run-{}", std::process::id()));
-    for args in [
-        ["ip", "link", "del", "hullbench0", "", ""],
-        ["nft", "delete", "table", "ip", "hull-hullbench0", ""],
-    ] {
-        let args: Vec<&str> = args.into_iter().filter(|a| !a.is_empty()).collect();
-        Command::new(args[0])
-            .args(&args[1..])
-            .stderr(Stdio::null())
-            .status()?;
-    }
-    for entry in std::fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let _ = std::fs::remove_dir(entry.path().join("hull-bench"));
-    }
-    let _ = std::fs::remove_dir("/sys/fs/cgroup/hull-bench");
+    hull::clean(&dir)?;
     Ok(())
 }
