@@ -28,6 +28,8 @@ struct Running {
     first: u32,
     cgroup: Box<dyn Cgroup>,
     own_pid_namespace: bool,
+    /// Keeps the mounts up until the end is told, where the plan lets them go late.
+    mounts: Option<OwnedFd>,
 }
 
 impl Container {
@@ -145,6 +147,11 @@ impl Sandbox for Container {
             first: launched.process.pid,
             cgroup: launched.cgroup,
             own_pid_namespace: plan.namespaces.pid == Namespace::New,
+            // One that has ended already has taken its mounts down: nothing to keep.
+            mounts: plan
+                .mounts_go_late
+                .then(|| mount_namespace(launched.process.pid))
+                .flatten(),
         });
         Ok(self.keep(launched.process, pipes.ours))
     }
@@ -276,15 +283,22 @@ impl Sandbox for Container {
             return Ok(());
         };
         // An empty group is the rule: then killing is not worth its system calls.
-        let removed = match running.cgroup.remove() {
-            Ok(()) => return Ok(()),
-            Err(_) => running
+        let removed = running.cgroup.remove().or_else(|_| {
+            running
                 .cgroup
                 .kill_all()
-                .and_then(|()| running.cgroup.remove()),
-        };
+                .and_then(|()| running.cgroup.remove())
+        });
+        drop(running.mounts);
         removed.map_err(|error| failed(&error.into()))
     }
+}
+
+/// A hold on the mount namespace of a process of ours: with it the process ends without taking
+/// the mounts down, which is left to whoever closes it.
+fn mount_namespace(pid: u32) -> Option<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/mnt");
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
 /// A failure with every cause in its message.

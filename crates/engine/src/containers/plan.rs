@@ -114,10 +114,19 @@ pub(crate) fn launch(record: &ContainerRecord, around: Surroundings<'_>) -> Resu
         init: spec.init.then_some(around.init),
         process,
         seccomp_cache: around.seccomp_cache,
+        mounts_go_late: mounts_go_late(record),
         rootfs: around.rootfs,
         namespaces: around.namespaces,
         ..LaunchPlan::default()
     })
+}
+
+/// Whether nobody can miss the mounts for a moment after the end: the container vanishes, has
+/// nothing of the user's mounted, and cannot mount by itself. Else a file system of the user's
+/// could be busy after his command has returned, or a layer be mounted twice by the next start.
+fn mounts_go_late(record: &ContainerRecord) -> bool {
+    let spec = &record.spec;
+    spec.auto_remove && record.mounts.is_empty() && !spec.privileged && spec.cap_add.is_empty()
 }
 
 /// Path of the container's control group.
@@ -421,6 +430,22 @@ mod tests {
             init: "/init".into(),
             seccomp_cache: "/cache".into(),
         }
+    }
+
+    #[test]
+    fn mounts_go_late_only_where_nobody_can_miss_them() {
+        assert!(!launch(&record(), around()).unwrap().mounts_go_late);
+        let mut vanishing = record();
+        vanishing.spec.auto_remove = true;
+        assert!(launch(&vanishing, around()).unwrap().mounts_go_late);
+        let mut mounting = vanishing.clone();
+        mounting.spec.cap_add = vec!["SYS_ADMIN".into()];
+        assert!(!launch(&mounting, around()).unwrap().mounts_go_late);
+        let mut bound = vanishing.clone();
+        bound.mounts = vec![MountPoint::default()];
+        assert!(!mounts_go_late(&bound));
+        vanishing.spec.privileged = true;
+        assert!(!mounts_go_late(&vanishing));
     }
 
     #[test]
