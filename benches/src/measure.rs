@@ -1,6 +1,8 @@
 //! Timing of whole commands: from the start of the process to its end.
 
-use std::process::{Command, Stdio};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -30,16 +32,28 @@ impl Case {
         self
     }
 
-    fn command(&self) -> Result<Command> {
+    /// Starts it. What it says on stderr goes to a file and not through a pipe, whose reading
+    /// would wake this process once more while it measures.
+    fn spawn(&self) -> Result<Started<'_>> {
         let (program, args) = self.argv.split_first().context("an empty command line")?;
+        let complaints = tempfile::tempfile().context("cannot make a file for stderr")?;
         let mut command = Command::new(program);
         command
             .args(args)
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        Ok(command)
+            .stderr(complaints.try_clone()?);
+        let begun = Instant::now();
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.argv.join(" ")))?;
+        Ok(Started {
+            case: self,
+            child,
+            begun,
+            complaints,
+        })
     }
 
     /// Runs it once.
@@ -47,20 +61,7 @@ impl Case {
     /// # Errors
     /// If it cannot be run or fails: a failed run is no measurement.
     pub fn once(&self) -> Result<Duration> {
-        let mut command = self.command()?;
-        let begun = Instant::now();
-        let output = command
-            .output()
-            .with_context(|| format!("cannot run {}", self.argv.join(" ")))?;
-        let took = begun.elapsed();
-        if !output.status.success() {
-            bail!(
-                "{} failed: {}",
-                self.argv.join(" "),
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
-        }
-        Ok(took)
+        self.spawn()?.end()
     }
 
     /// Runs it `n` times at once; the time until the last has ended.
@@ -69,24 +70,34 @@ impl Case {
     /// If one of them fails.
     pub fn at_once(&self, n: usize) -> Result<Duration> {
         let begun = Instant::now();
-        let children = (0..n)
-            .map(|_| {
-                self.command()?
-                    .spawn()
-                    .with_context(|| format!("cannot run {}", self.argv.join(" ")))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for child in children {
-            let output = child.wait_with_output()?;
-            if !output.status.success() {
-                bail!(
-                    "one of {n} {} failed: {}",
-                    self.argv.join(" "),
-                    String::from_utf8_lossy(&output.stderr).trim()
-                );
-            }
+        let started = (0..n).map(|_| self.spawn()).collect::<Result<Vec<_>>>()?;
+        for started in started {
+            started.end()?;
         }
         Ok(begun.elapsed())
+    }
+}
+
+/// A command that runs.
+struct Started<'a> {
+    case: &'a Case,
+    child: Child,
+    begun: Instant,
+    complaints: File,
+}
+
+impl Started<'_> {
+    /// Waits for its end; how long it ran.
+    fn end(mut self) -> Result<Duration> {
+        let status = self.child.wait()?;
+        let took = self.begun.elapsed();
+        if !status.success() {
+            let mut text = String::new();
+            self.complaints.rewind()?;
+            self.complaints.read_to_string(&mut text)?;
+            bail!("{} failed: {}", self.case.argv.join(" "), text.trim());
+        }
+        Ok(took)
     }
 }
 
@@ -141,7 +152,8 @@ mod tests {
 
     #[test]
     fn failing_command_is_no_measurement() {
-        assert!(Case::new(&["false"]).once().is_err());
+        let failed = Case::new(&["ls", "/nowhere"]).once().unwrap_err();
+        assert!(failed.to_string().contains("No such file"), "{failed}");
         assert!(Case::new(&["true"]).at_once(3).is_ok());
     }
 }
