@@ -4,13 +4,22 @@
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{LimitError, Limits};
 
 /// Size of the buffer in front of a decoder.
 const INPUT_BUFFER_BYTES: usize = 256 << 10;
-/// Largest zstd window accepted, as a power of two: the 128 MiB that `zstd -d` accepts by default.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// Largest zstd window accepted, as a power of two: 64 MiB, more than any encoder of images uses.
+const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+/// Largest zstd window that any number of streams may have at once: the 8 MiB that every decoder
+/// has to accept (RFC 8878, section 3.1.1.1.2).
+const ZSTD_WINDOW_LOG_FREE: u32 = 23;
+/// Bytes that tell a stream's format and its window.
+const PREFIX_BYTES: u64 = 18;
+
+/// Held by the one stream that has a larger window: memory is bounded for all pulls together.
+static LARGE_WINDOW: Mutex<()> = Mutex::new(());
 
 /// How a stream is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +87,8 @@ pub struct Decoder<'a> {
     bound: Bound,
     packed: Rc<Cell<u64>>,
     plain: u64,
+    /// Given back after the decoder has gone.
+    _large: Option<MutexGuard<'static, ()>>,
 }
 
 impl<'a> Decoder<'a> {
@@ -92,13 +103,19 @@ impl<'a> Decoder<'a> {
             count: packed.clone(),
         };
         let mut buffered = BufReader::with_capacity(INPUT_BUFFER_BYTES, Prefixed::new(counter)?);
-        let compression = detect(buffered.fill_buf()?);
+        let start = buffered.fill_buf()?;
+        let compression = detect(start);
+        let large = compression == Compression::Zstd && !has_free_window(start);
+        let large = large.then(|| LARGE_WINDOW.lock().unwrap_or_else(PoisonError::into_inner));
         let inner: Box<dyn Read + 'a> = match compression {
             Compression::Plain => Box::new(buffered),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
             Compression::Zstd => {
                 let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                decoder.window_log_max(match large {
+                    Some(_) => ZSTD_WINDOW_LOG_MAX,
+                    None => ZSTD_WINDOW_LOG_FREE,
+                })?;
                 Box::new(decoder)
             }
         };
@@ -108,6 +125,7 @@ impl<'a> Decoder<'a> {
             bound,
             packed,
             plain: 0,
+            _large: large,
         })
     }
 
@@ -153,7 +171,35 @@ pub fn detect(start: &[u8]) -> Compression {
     }
 }
 
-/// Makes sure that the first read of a slow stream brings a whole magic number.
+/// Whether the first frame of a zstd stream is content with [`ZSTD_WINDOW_LOG_FREE`]. Of a stream
+/// that begins with anything else nothing is known.
+fn has_free_window(start: &[u8]) -> bool {
+    let [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] = start else {
+        return false;
+    };
+    let single = descriptor & 0x20 != 0;
+    if !single {
+        let window = rest.first().copied().unwrap_or(u8::MAX);
+        let (log, eighths) = (10 + u32::from(window >> 3), window & 7);
+        return log < ZSTD_WINDOW_LOG_FREE || (log == ZSTD_WINDOW_LOG_FREE && eighths == 0);
+    }
+    // The window is the whole content; its size stands behind the number of a dictionary.
+    let skip = [0, 1, 2, 4].get(usize::from(descriptor & 3)).copied();
+    let size = rest.get(skip.unwrap_or(0)..).unwrap_or_default();
+    let size = match descriptor >> 6 {
+        0 | 1 => 0,
+        2 => size.get(..4).map_or(u64::MAX, little_endian),
+        _ => size.get(..8).map_or(u64::MAX, little_endian),
+    };
+    size <= 1 << ZSTD_WINDOW_LOG_FREE
+}
+
+fn little_endian(bytes: &[u8]) -> u64 {
+    let bytes = bytes.iter().rev();
+    bytes.fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// Makes sure that the first read of a slow stream brings all that tells what it is.
 struct Prefixed<R> {
     prefix: Vec<u8>,
     inner: R,
@@ -161,8 +207,8 @@ struct Prefixed<R> {
 
 impl<R: Read> Prefixed<R> {
     fn new(mut inner: R) -> io::Result<Self> {
-        let mut prefix = Vec::with_capacity(4);
-        (&mut inner).take(4).read_to_end(&mut prefix)?;
+        let mut prefix = Vec::new();
+        (&mut inner).take(PREFIX_BYTES).read_to_end(&mut prefix)?;
         Ok(Self { prefix, inner })
     }
 }
@@ -238,5 +284,29 @@ mod tests {
         };
         let text = read_all(&zeros, small).map(drop).unwrap_err().to_string();
         assert!(text.contains("max_layer_bytes"), "{text}");
+    }
+
+    #[test]
+    fn decoder_with_large_windows_takes_turns_and_refuses_more() {
+        let pack = |window: u32| {
+            let mut e = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            e.window_log(window).unwrap();
+            // In two parts: of one the encoder knows that it needs no window.
+            e.write_all(&[7; 100]).unwrap();
+            e.flush().unwrap();
+            e.write_all(&[8; 100]).unwrap();
+            e.finish().unwrap()
+        };
+        for (window, free) in [(20, true), (23, true), (24, false), (26, false)] {
+            let packed = pack(window);
+            assert_eq!(has_free_window(&packed), free, "{window}");
+            assert_eq!(read_all(&packed, bound()).unwrap().len(), 200);
+        }
+        let text = read_all(&pack(27), bound()).unwrap_err().to_string();
+        assert!(text.contains("memory"), "{text}");
+        // A larger window behind a small one.
+        let two = [pack(20), pack(26)].concat();
+        assert!(read_all(&two, bound()).is_err());
+        assert!(!has_free_window(&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]));
     }
 }

@@ -19,6 +19,12 @@ pub const MAX_PATH_BYTES: usize = 4_095;
 pub const MAX_PATH_DEPTH: usize = 256;
 /// Largest PAX or GNU extension header in bytes.
 pub const MAX_EXTENSION_BYTES: u64 = 1 << 20;
+/// Most extension headers in front of one entry.
+pub const MAX_EXTENSIONS: usize = 64;
+/// Most extended attributes of one entry.
+pub const MAX_XATTRS: usize = 1_000;
+/// Most files of one layer that a later entry of the same layer may replace.
+pub const MAX_REPLACED: usize = 100_000;
 /// Most fragments of a sparse file.
 pub const MAX_SPARSE_FRAGMENTS: usize = 100_000;
 /// Stream bytes below which the compression ratio is not judged: short runs of zeros are normal.
@@ -47,7 +53,7 @@ impl Default for Limits {
             max_layers: MAX_LAYERS,
             max_layer_bytes: 64 << 30,
             max_archive_bytes: 256 << 30,
-            max_layer_entries: 4_000_000,
+            max_layer_entries: 2_000_000,
             // Real layers stay below 20; zeros alone give gzip 80 to 1,000 and zstd far more.
             max_ratio: 64,
             ratio_grace_bytes: RATIO_GRACE_BYTES,
@@ -102,6 +108,9 @@ pub enum LimitError {
         /// What is allowed.
         limit: u64,
     },
+    /// See [`MAX_REPLACED`].
+    #[error("layer replaces more than MAX_REPLACED = {MAX_REPLACED} of its own files")]
+    Replaced,
     /// See [`MAX_MANIFEST_BYTES`] and [`MAX_CONFIG_BYTES`].
     #[error("{what} has {found} bytes, more than {name} = {limit}")]
     Document {

@@ -42,6 +42,7 @@ pub struct DaemonBuilder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     images: bool,
+    small: Option<u32>,
 }
 
 /// A running daemon and everything it owns.
@@ -51,6 +52,7 @@ pub struct Daemon {
     data: PathBuf,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    small: Option<u32>,
     child: Option<Child>,
     forgiving: bool,
     /// The daemon to compare with, when the tests run against Docker.
@@ -103,6 +105,14 @@ impl DaemonBuilder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives it a data folder of so many mebibytes, which is in no mount table but its own and goes
+    /// with it: see [`Daemon::data_seen`].
+    #[must_use]
+    pub fn small(mut self, mebibytes: u32) -> Self {
+        self.small = Some(mebibytes);
         self
     }
 
@@ -159,6 +169,7 @@ impl DaemonBuilder {
             data,
             args: self.args,
             env,
+            small: self.small,
             child: None,
             forgiving: false,
             peer: Peer::of_environment(),
@@ -211,7 +222,8 @@ impl Daemon {
             .append(true)
             .open(self.log_path())
             .expect("open the daemon's log");
-        let child = Command::new(paths::hull())
+        let child = self
+            .command()
             .arg("daemon")
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
@@ -235,6 +247,35 @@ impl Daemon {
             begun.elapsed(),
             self.log_tail()
         );
+    }
+
+    /// The program, in a mount namespace of its own if its data folder is to be small.
+    fn command(&self) -> Command {
+        let Some(mebibytes) = self.small else {
+            return Command::new(paths::hull());
+        };
+        fs::create_dir_all(&self.data).expect("make the data folder");
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs -o size=\"$0\"m hull-test \"$1\" && shift && exec \"$@\"";
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c", script])
+            .arg(mebibytes.to_string())
+            .arg(&self.data)
+            .arg(paths::hull());
+        command
+    }
+
+    /// The data folder as it is seen from here, wherever it is mounted.
+    ///
+    /// # Panics
+    /// If the daemon does not run.
+    #[must_use]
+    pub fn data_seen(&self) -> PathBuf {
+        if self.small.is_none() {
+            return self.data.clone();
+        }
+        let root = Path::new("/proc").join(self.pid().to_string()).join("root");
+        root.join(self.data.strip_prefix("/").unwrap_or(&self.data))
     }
 
     fn ping(&self) -> bool {

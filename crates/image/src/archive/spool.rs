@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hull_model::Digest;
 
@@ -20,8 +21,14 @@ use crate::unpack::clean;
 const SMALL_BYTES: u64 = 16 << 10;
 /// Most memory for small members; further ones go to files.
 const MAX_MEMORY_BYTES: u64 = 32 << 20;
+/// Most memory for the names of members and what they link to.
+const MAX_NAMES_BYTES: u64 = 8 << 20;
+/// Most bytes of all documents that an archive has read, counted each time.
+const MAX_DOCUMENTS_BYTES: u64 = 32 << 20;
 /// Size of the buffer in front of the parser.
 const BUFFER_BYTES: usize = 256 << 10;
+/// Longest name in a message.
+const MAX_SHOWN: usize = 512;
 /// Most links from link to link.
 const MAX_LINKS: usize = 8;
 /// Bytes between two reports of progress.
@@ -49,6 +56,8 @@ pub(super) struct Spool {
     members: HashMap<Vec<u8>, Member>,
     /// Whether the archive had an end marker.
     pub(super) complete: bool,
+    /// Bytes of documents read so far: many images may name the same large one.
+    read: AtomicU64,
 }
 
 impl Spool {
@@ -69,6 +78,7 @@ impl Spool {
         let mut tar = TarReader::new(BufReader::with_capacity(BUFFER_BYTES, decoder), NoTap);
         let mut spool = Self::default();
         let mut memory = 0;
+        let mut names = 0;
         let mut count = 0;
         while let Some(entry) = tar.next_entry()? {
             count += 1;
@@ -79,11 +89,24 @@ impl Spool {
                 }
                 .into());
             }
-            let shown = || String::from_utf8_lossy(&entry.path).into_owned();
+            let shown = || -> String {
+                let name = String::from_utf8_lossy(&entry.path);
+                name.chars().take(MAX_SHOWN).collect()
+            };
             let name = clean(&entry.path).map_err(|problem| LoadError::Member {
                 name: shown(),
                 problem,
             })?;
+            names += (name.len() + entry.link.len()) as u64;
+            if names > MAX_NAMES_BYTES {
+                return Err(LimitError::Document {
+                    what: "the list of its members' names",
+                    found: names,
+                    name: "MAX_NAMES_BYTES",
+                    limit: MAX_NAMES_BYTES,
+                }
+                .into());
+            }
             let member = match entry.kind {
                 Kind::File if entry.sparse.is_some() => {
                     return Err(LoadError::Corrupt(format!("member {} is sparse", shown())));
@@ -177,11 +200,24 @@ impl Spool {
             }
             .into());
         }
-        match &member.place {
-            Place::Memory(bytes) => Ok(bytes.clone()),
-            Place::File(path) => std::fs::read(path).map_err(LoadError::Spool),
-            Place::Link(_) => Err(LoadError::Missing(name.to_owned())),
+        let read = self.read.fetch_add(member.size, Ordering::Relaxed) + member.size;
+        if read > MAX_DOCUMENTS_BYTES {
+            return Err(LimitError::Document {
+                what: "the sum of the documents it refers to",
+                found: read,
+                name: "MAX_DOCUMENTS_BYTES",
+                limit: MAX_DOCUMENTS_BYTES,
+            }
+            .into());
         }
+        let bytes = match &member.place {
+            Place::Memory(bytes) => bytes.clone(),
+            Place::File(path) => std::fs::read(path).map_err(LoadError::Spool)?,
+            Place::Link(_) => return Err(LoadError::Missing(name.to_owned())),
+        };
+        hull_model::json::check_values(&bytes)
+            .map_err(|error| LoadError::Corrupt(format!("{name} is not acceptable: {error}")))?;
+        Ok(bytes)
     }
 
     /// A layer. If the member's name promises a digest, it has been checked.

@@ -2,6 +2,7 @@
 
 use super::entry::Mtime;
 use super::sparse::PaxSparse;
+use crate::limits::MAX_XATTRS;
 
 /// What the records of one extended header change.
 #[derive(Debug, Default)]
@@ -43,6 +44,9 @@ impl Pax {
             _ => {
                 if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.retain(|(known, _)| known != attribute);
+                    if self.xattrs.len() >= MAX_XATTRS {
+                        return Err("more than MAX_XATTRS extended attributes");
+                    }
                     self.xattrs.push((attribute.to_vec(), value.to_vec()));
                 } else if let Some(sparse) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.record(sparse, value)?;

@@ -8,7 +8,7 @@ use super::header::{Header, gnu_fragments, until_zero};
 use super::pax::Pax;
 use super::sparse::{self, MapParser};
 use super::{BLOCK, TarError};
-use crate::limits::{MAX_EXTENSION_BYTES, MAX_SPARSE_FRAGMENTS};
+use crate::limits::{MAX_EXTENSION_BYTES, MAX_EXTENSIONS, MAX_SPARSE_FRAGMENTS};
 
 /// Receives the raw bytes that a caller did not take as payload.
 pub trait Tap {
@@ -98,6 +98,9 @@ impl<R: BufRead, T: Tap> TarReader<R, T> {
         let mut long_path: Option<Vec<u8>> = None;
         let mut long_link: Option<Vec<u8>> = None;
         let mut extended = false;
+        let mut extensions = 0;
+        // One bound for all that stands in front of an entry: what it says is kept until then.
+        let mut room = MAX_EXTENSION_BYTES;
         loop {
             let at = self.offset;
             let Some(block) = self.read_header_block()? else {
@@ -113,23 +116,27 @@ impl<R: BufRead, T: Tap> TarReader<R, T> {
             }
             let header = Header::parse(&block, at)?;
             let wrong = |what| TarError::Header { offset: at, what };
+            extensions += 1;
+            if extensions > MAX_EXTENSIONS {
+                return Err(wrong("more than MAX_EXTENSIONS extension headers"));
+            }
             match header.type_flag() {
                 b'x' | b'X' => {
-                    let body = self.extension(header.size()?)?;
+                    let body = self.extension(header.size()?, &mut room)?;
                     pax.apply(&body).map_err(wrong)?;
                     extended = true;
                 }
                 b'g' => {
                     // Global headers carry a comment (git archive) in practice; Docker skips them.
-                    self.extension(header.size()?)?;
+                    self.extension(header.size()?, &mut room)?;
                 }
                 b'L' => {
-                    let body = self.extension(header.size()?)?;
+                    let body = self.extension(header.size()?, &mut room)?;
                     long_path = Some(until_zero(&body).to_vec());
                     extended = true;
                 }
                 b'K' => {
-                    let body = self.extension(header.size()?)?;
+                    let body = self.extension(header.size()?, &mut room)?;
                     long_link = Some(until_zero(&body).to_vec());
                     extended = true;
                 }
@@ -259,14 +266,15 @@ impl<R: BufRead, T: Tap> TarReader<R, T> {
     }
 
     /// Reads the payload of an extension header, raw bytes going to the tap.
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>, TarError> {
-        if size > MAX_EXTENSION_BYTES {
+    fn extension(&mut self, size: u64, room: &mut u64) -> Result<Vec<u8>, TarError> {
+        if size > *room {
             return Err(TarError::TooLarge {
                 offset: self.offset,
                 what: "extension header",
                 limit: MAX_EXTENSION_BYTES,
             });
         }
+        *room -= size;
         let padded = size.next_multiple_of(BLOCK as u64);
         let mut body = Vec::new();
         let read = (&mut self.input)

@@ -1,7 +1,9 @@
 //! Unpacking a layer: a foreign stream becomes a verified tree and a split file.
 
+mod dirtimes;
 mod feed;
 mod path;
+mod records;
 mod tree;
 
 use std::fs::File;
@@ -92,6 +94,9 @@ pub enum UnpackError {
         #[source]
         source: io::Error,
     },
+    /// Something that had to wait in a file could not.
+    #[error("cannot keep the layer's times in a file")]
+    Times(#[from] io::Error),
     /// The content is not what its digest promised.
     #[error("{what} has digest {found}, expected {expected}: the archive is corrupt")]
     Digest {
@@ -278,7 +283,7 @@ impl<R: BufRead> Unpacker<'_, R> {
                 }
                 self.tree.add_symlink(&path, entry)
             }
-            Kind::HardLink => self.tree.add_hard_link(&path, &entry.link),
+            Kind::HardLink => self.tree.add_hard_link(&path, entry),
             Kind::Char | Kind::Block => {
                 let kind = if entry.kind == Kind::Char {
                     FileType::CharacterDevice
@@ -294,7 +299,7 @@ impl<R: BufRead> Unpacker<'_, R> {
     }
 
     fn file(&mut self, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
-        let mut file = self.tree.create_file(path)?;
+        let mut file = self.tree.create_file(path, entry.mode)?;
         let write = |e| UnpackError::io("write", path, e);
         self.tree_bytes += entry.size;
         if let Some(map) = &entry.sparse {

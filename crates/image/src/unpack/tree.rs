@@ -1,7 +1,6 @@
 //! The directory tree that a layer is unpacked into. Every path is resolved beneath the root
 //! descriptor, and no symbolic link is ever followed.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -14,14 +13,19 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::UnpackError;
+use super::dirtimes::DirTimes;
 use super::path::{clean, split};
+use super::records::Records;
+use crate::limits::{LimitError, MAX_REPLACED};
 use crate::split::{ODD_DIR, TREE_DIR};
-use crate::tar::{Entry, Mtime};
+use crate::tar::{Entry, Kind, Mtime};
 
 /// Mode of directories that an archive uses without naming them.
 const IMPLIED_DIR_MODE: RawMode = 0o755;
 /// Most warnings kept; more are counted only.
 const MAX_WARNINGS: usize = 100;
+/// Longest warning, and longest name in a message.
+const MAX_TEXT: usize = 512;
 /// Overlayfs attribute of a directory that hides the same directory of lower layers.
 const OPAQUE: &str = "trusted.overlay.opaque";
 
@@ -32,9 +36,9 @@ pub(crate) struct Tree {
     /// The directory used last: most entries follow one another in the same one.
     cached: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Times of directories, set when nothing is created in them any more.
-    dir_times: Vec<(Vec<u8>, Mtime)>,
+    dir_times: DirTimes,
     /// Which split record holds the content of an inode.
-    records: HashMap<u64, u64>,
+    records: Records,
     /// Records whose file was replaced, with the number of the kept file.
     pub(crate) moved: Vec<(u64, u64)>,
     pub(crate) warnings: Vec<String>,
@@ -57,8 +61,8 @@ impl Tree {
             })?,
             root: Rc::new(root),
             cached: None,
-            dir_times: Vec::new(),
-            records: HashMap::new(),
+            dir_times: DirTimes::default(),
+            records: Records::default(),
             moved: Vec::new(),
             warnings: Vec::new(),
             privileged: rustix::process::geteuid().is_root(),
@@ -67,7 +71,7 @@ impl Tree {
 
     pub(crate) fn warn(&mut self, text: String) {
         if self.warnings.len() < MAX_WARNINGS {
-            self.warnings.push(text);
+            self.warnings.push(text.chars().take(MAX_TEXT).collect());
         }
     }
 
@@ -152,7 +156,9 @@ impl Tree {
             Rc::new(self.make_dir(&parent, name, path, false)?)
         };
         self.apply_meta(fd.as_fd(), path, entry)?;
-        self.dir_times.push((path.to_vec(), entry.mtime));
+        self.dir_times
+            .note(&self.layer, path, entry.mtime)
+            .map_err(|e| UnpackError::io("note the times of", path, e))?;
         if !path.is_empty() {
             self.cached = Some((path.to_vec(), fd));
         }
@@ -160,8 +166,9 @@ impl Tree {
     }
 
     /// Creates an empty file, replacing what is there. Give it its content, then call
-    /// [`Self::finish_file`].
-    pub(crate) fn create_file(&mut self, path: &[u8]) -> Result<File, UnpackError> {
+    /// [`Self::finish_file`]. With the permissions it is to have, so that they need not be set
+    /// later: nobody but us gets into the store.
+    pub(crate) fn create_file(&mut self, path: &[u8], mode: u32) -> Result<File, UnpackError> {
         let (parent, name) = split(path);
         let parent = self.dir(parent)?;
         let fd = self.replacing(&parent, name, path, "create file", || {
@@ -169,7 +176,7 @@ impl Tree {
                 &parent,
                 name,
                 OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::from_raw_mode(0o600),
+                Mode::from_raw_mode(mode & 0o777),
             )
         })?;
         Ok(File::from(fd))
@@ -183,12 +190,11 @@ impl Tree {
         entry: &Entry,
         record: Option<u64>,
     ) -> Result<(), UnpackError> {
-        self.apply_meta(file.as_fd(), path, entry)?;
+        let inode = self.apply_meta(file.as_fd(), path, entry)?;
         futimens(file, &times(entry.mtime))
             .map_err(|e| UnpackError::io("set times of", path, e))?;
         if let Some(record) = record {
-            let stat = fstat(file).map_err(|e| UnpackError::io("stat", path, e))?;
-            self.records.insert(stat.st_ino, record);
+            self.records.note(record, inode);
         }
         Ok(())
     }
@@ -245,7 +251,8 @@ impl Tree {
         path: &[u8],
         entry: &Entry,
     ) -> Result<(), UnpackError> {
-        if self.privileged && (entry.uid, entry.gid) != (0, 0) {
+        if self.privileged {
+            // Even for root: the group may be inherited from the folder.
             chownat(
                 parent,
                 name,
@@ -255,7 +262,7 @@ impl Tree {
             )
             .map_err(|e| UnpackError::io("set owner of", path, e))?;
             // Changing the owner clears the set-id bits of a device or pipe.
-            if entry.kind != crate::tar::Kind::Symlink && entry.mode & 0o6000 != 0 {
+            if entry.kind != Kind::Symlink && entry.mode & 0o6000 != 0 {
                 rustix::fs::chmodat(
                     parent,
                     name,
@@ -271,12 +278,18 @@ impl Tree {
                 lsetxattr(&link[..], key, value, XattrFlags::empty())
             })?;
         }
-        utimensat(parent, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+        let times = match entry.kind {
+            Kind::Symlink => exact_times(entry.mtime),
+            _ => times(entry.mtime),
+        };
+        utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|e| UnpackError::io("set times of", path, e))
     }
 
-    /// Links `path` to an earlier member.
-    pub(crate) fn add_hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), UnpackError> {
+    /// Links `path` to an earlier member. The link's own owner, mode and time count, as in Docker:
+    /// they become those of all names.
+    pub(crate) fn add_hard_link(&mut self, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
+        let target = &entry.link[..];
         let missing = || UnpackError::HardLinkTarget {
             path: show(path),
             target: show(target),
@@ -315,21 +328,62 @@ impl Tree {
         }
         let (parent, name) = split(path);
         let parent = self.dir(parent)?;
-        if let Ok(there) = statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)
-            && there.st_ino == source.st_ino
-        {
+        let same = statat(&*parent, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|there| there.st_ino == source.st_ino);
+        if !same {
+            match self.replacing(&parent, name, path, "make hard link", || {
+                linkat(&*from, target_name, &parent, name, AtFlags::empty())
+            }) {
+                Err(UnpackError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    return Err(missing());
+                }
+                done => done?,
+            }
+        }
+        self.finish_link(&parent, name, path, entry, &source)
+    }
+
+    /// Gives an inode with several names what its newest name says, where that is something else.
+    fn finish_link(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+        entry: &Entry,
+        stat: &Stat,
+    ) -> Result<(), UnpackError> {
+        let symlink = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        let chown = self.privileged && (entry.uid, entry.gid) != (stat.st_uid, stat.st_gid);
+        if chown {
+            chownat(
+                parent,
+                name,
+                Some(Uid::from_raw(entry.uid)),
+                Some(Gid::from_raw(entry.gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(|e| UnpackError::io("set owner of", path, e))?;
+        }
+        if !symlink && (chown || stat.st_mode & 0o7777 != entry.mode) {
+            let mode = Mode::from_raw_mode(entry.mode);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .map_err(|e| UnpackError::io("set mode of", path, e))?;
+        }
+        for (key, value) in &entry.xattrs {
+            let link = self_path(parent, name);
+            self.xattr(path, key, |key| {
+                lsetxattr(&link[..], key, value, XattrFlags::empty())
+            })?;
+        }
+        let wanted = times(entry.mtime);
+        let Timespec { tv_sec, tv_nsec } = wanted.last_modification;
+        if symlink || (stat.st_mtime, stat.st_mtime_nsec as i64) == (tv_sec, tv_nsec as i64) {
             return Ok(());
         }
-        match self.replacing(&parent, name, path, "make hard link", || {
-            linkat(&*from, target_name, &parent, name, AtFlags::empty())
-        }) {
-            Err(UnpackError::Io { source, .. })
-                if source.kind() == std::io::ErrorKind::NotFound =>
-            {
-                Err(missing())
-            }
-            done => done,
-        }
+        utimensat(parent, name, &wanted, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| UnpackError::io("set times of", path, e))
     }
 
     /// Turns `.wh.NAME` into overlayfs terms. True if the name was a whiteout.
@@ -370,20 +424,20 @@ impl Tree {
     /// Sets the times of all directories, now that nothing changes in them.
     pub(crate) fn finish(&mut self) -> Result<(), UnpackError> {
         self.cached = None;
-        for (path, mtime) in std::mem::take(&mut self.dir_times) {
+        let root = Rc::clone(&self.root);
+        self.dir_times.drain(|path, mtime| {
             let fd = if path.is_empty() {
-                self.root.clone()
+                Rc::clone(&root)
             } else {
-                match openat2(&self.root, &path[..], dir_flags(), Mode::empty(), resolve()) {
+                match openat2(&root, path, dir_flags(), Mode::empty(), resolve()) {
                     Ok(fd) => Rc::new(fd),
                     // A later entry replaced it.
-                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
-                    Err(e) => return Err(UnpackError::io("open directory", &path, e)),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+                    Err(e) => return Err(UnpackError::io("open directory", path, e)),
                 }
             };
-            futimens(&*fd, &times(mtime)).map_err(|e| UnpackError::io("set times of", &path, e))?;
-        }
-        Ok(())
+            futimens(&*fd, &times(mtime)).map_err(|e| UnpackError::io("set times of", path, e))
+        })
     }
 
     /// Runs `make`; where something is in the way, moves it off and runs it again.
@@ -410,8 +464,8 @@ impl Tree {
         let io = |e| UnpackError::io("replace", path, e);
         let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(io)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-            return match self.records.remove(&stat.st_ino) {
-                Some(record) => self.keep_odd(parent, name, record).map_err(io),
+            return match self.records.take(stat.st_ino) {
+                Some(record) => self.keep_odd(parent, name, record),
                 None => unlinkat(parent, name, AtFlags::empty()).map_err(io),
             };
         }
@@ -441,11 +495,11 @@ impl Tree {
                 continue;
             }
             children.pop();
-            if let Some(record) = self.records.remove(&stat.st_ino) {
+            if let Some(record) = self.records.take(stat.st_ino) {
                 let dir = dir
                     .try_clone()
                     .map_err(|e| UnpackError::io("replace", path, e))?;
-                self.keep_odd(&dir, &child, record).map_err(io)?;
+                self.keep_odd(&dir, &child, record)?;
             } else {
                 unlinkat(&*dir, &child[..], AtFlags::empty()).map_err(io)?;
             }
@@ -453,25 +507,32 @@ impl Tree {
         unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(io)
     }
 
-    fn keep_odd(&mut self, parent: &OwnedFd, name: &[u8], record: u64) -> rustix::io::Result<()> {
+    fn keep_odd(&mut self, parent: &OwnedFd, name: &[u8], record: u64) -> Result<(), UnpackError> {
+        if self.moved.len() >= MAX_REPLACED {
+            return Err(LimitError::Replaced.into());
+        }
+        let io = |e| UnpackError::io("replace", name, e);
         let number = self.moved.len() as u64;
         if number == 0 {
-            mkdirat(&self.layer, ODD_DIR, Mode::from_raw_mode(0o700))?;
+            mkdirat(&self.layer, ODD_DIR, Mode::from_raw_mode(0o700)).map_err(io)?;
         }
-        renameat(parent, name, &self.layer, format!("{ODD_DIR}/{number}"))?;
+        renameat(parent, name, &self.layer, format!("{ODD_DIR}/{number}")).map_err(io)?;
         self.moved.push((record, number));
         Ok(())
     }
 
     /// Owner, then mode (a change of owner clears set-id bits), then attributes (it clears file
-    /// capabilities too).
+    /// capabilities too); what is right already is left alone. A group may be wrong without having
+    /// been set: it is inherited from a folder with the set-group bit. Returns the inode's number.
     fn apply_meta(
         &mut self,
         fd: BorrowedFd<'_>,
         path: &[u8],
         entry: &Entry,
-    ) -> Result<(), UnpackError> {
-        if self.privileged && (entry.uid, entry.gid) != (0, 0) {
+    ) -> Result<u64, UnpackError> {
+        let stat = fstat(fd).map_err(|e| UnpackError::io("stat", path, e))?;
+        let chown = self.privileged && (entry.uid, entry.gid) != (stat.st_uid, stat.st_gid);
+        if chown {
             fchown(
                 fd,
                 Some(Uid::from_raw(entry.uid)),
@@ -479,14 +540,16 @@ impl Tree {
             )
             .map_err(|e| UnpackError::io("set owner of", path, e))?;
         }
-        fchmod(fd, Mode::from_raw_mode(entry.mode))
-            .map_err(|e| UnpackError::io("set mode of", path, e))?;
+        if chown || stat.st_mode & 0o7777 != entry.mode {
+            fchmod(fd, Mode::from_raw_mode(entry.mode))
+                .map_err(|e| UnpackError::io("set mode of", path, e))?;
+        }
         for (key, value) in &entry.xattrs {
             self.xattr(path, key, |key| {
                 fsetxattr(fd, key, value, XattrFlags::empty())
             })?;
         }
-        Ok(())
+        Ok(stat.st_ino)
     }
 
     /// Sets an attribute if an image may carry it. `trusted.overlay.*` and `user.overlay.*` could
@@ -512,7 +575,9 @@ impl Tree {
         }
         match set(key) {
             Ok(()) => Ok(()),
-            Err(e @ (Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL | Errno::RANGE)) => {
+            Err(
+                e @ (Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL | Errno::RANGE | Errno::TOOBIG),
+            ) => {
                 self.warn(format!(
                     "attribute {} of {} left out: {e}",
                     shown(),
@@ -537,9 +602,13 @@ fn names(dir: &OwnedFd) -> rustix::io::Result<Vec<Vec<u8>>> {
     Ok(names)
 }
 
-/// A name for messages; bytes that are not UTF-8 are replaced.
+/// A name for messages; bytes that are not UTF-8 are replaced, and what is long is cut.
 pub(crate) fn show(path: &[u8]) -> String {
-    format!("{:?}", String::from_utf8_lossy(path))
+    let text = String::from_utf8_lossy(path);
+    match text.char_indices().nth(MAX_TEXT) {
+        Some((at, _)) => format!("{:?}…", text.get(..at).unwrap_or_default()),
+        None => format!("{text:?}"),
+    }
 }
 
 fn dir_flags() -> OFlags {
@@ -577,7 +646,19 @@ fn self_path(parent: &OwnedFd, name: &[u8]) -> Vec<u8> {
     [format!("/proc/self/fd/{fd}/").as_bytes(), name].concat()
 }
 
+/// A time as it is set: what lies before 1970, or beyond nanoseconds in 64 bits, becomes 1970, as
+/// Docker and containerd have it.
 fn times(mtime: Mtime) -> Timestamps {
+    const LAST: i64 = i64::MAX / 1_000_000_000;
+    if (0..LAST).contains(&mtime.secs) {
+        exact_times(mtime)
+    } else {
+        exact_times(Mtime::default())
+    }
+}
+
+/// A symbolic link's time is never bent.
+fn exact_times(mtime: Mtime) -> Timestamps {
     let time = Timespec {
         tv_sec: mtime.secs,
         tv_nsec: mtime.nanos.into(),
