@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use hull_engine::settings::CONFIG_FILE;
+use hull_engine::settings::{Bytes, CONFIG_FILE, Span};
 use hull_engine::{Overrides, Settings};
 
 /// Serves the Docker Engine API on a unix socket. Flags win over HULL_* variables, which win over
@@ -54,6 +54,39 @@ struct Flags {
     /// Registry that needs no proof of who it is: host, host:port or CIDR (may be repeated)
     #[arg(long = "insecure-registry", value_name = "REGISTRY")]
     insecure_registries: Vec<String>,
+    /// Layers of one pull that come at once [default: one per processor, 3 to 6]
+    #[arg(long, value_name = "N")]
+    max_concurrent_downloads: Option<usize>,
+    /// Time between two collections of garbage, 0 for none [default: 1h]
+    #[arg(long, value_name = "DURATION")]
+    gc_interval: Option<Span>,
+    /// Collect images that no container has used for so long (30d, 12h)
+    #[arg(long, value_name = "DURATION")]
+    gc_unused_for: Option<Span>,
+    /// Collect unused images that came so long ago
+    #[arg(long, value_name = "DURATION")]
+    gc_older_than: Option<Span>,
+    /// Collect the images used least recently beyond this size of all (50G)
+    #[arg(long, value_name = "SIZE")]
+    gc_keep_size: Option<Bytes>,
+    /// Keep what came so recently [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    gc_grace: Option<Span>,
+    /// Seconds that a registry may keep silent [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    registry_timeout: Option<f64>,
+    /// Registry that names without one mean [default: docker.io]
+    #[arg(long, value_name = "REGISTRY")]
+    default_registry: Option<String>,
+    /// Proxy on the way to registries without TLS [env: HTTP_PROXY]
+    #[arg(long, value_name = "URL")]
+    http_proxy: Option<String>,
+    /// Proxy on the way to registries with TLS [env: HTTPS_PROXY]
+    #[arg(long, value_name = "URL")]
+    https_proxy: Option<String>,
+    /// Hosts reached without a proxy, comma separated [env: NO_PROXY]
+    #[arg(long, value_name = "LIST")]
+    no_proxy: Option<String>,
 }
 
 /// What the command line asked for.
@@ -104,6 +137,17 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
         log_level: flags.log_level,
         certs_dir: flags.certs_dir,
         insecure_registries: Some(flags.insecure_registries).filter(|list| !list.is_empty()),
+        max_concurrent_downloads: flags.max_concurrent_downloads,
+        gc_interval: flags.gc_interval,
+        gc_unused_for: flags.gc_unused_for,
+        gc_older_than: flags.gc_older_than,
+        gc_keep_size: flags.gc_keep_size,
+        gc_grace: flags.gc_grace,
+        registry_timeout: flags.registry_timeout,
+        default_registry: flags.default_registry,
+        http_proxy: flags.http_proxy,
+        https_proxy: flags.https_proxy,
+        no_proxy: flags.no_proxy,
     };
     let program =
         std::fs::read_link("/proc/self/exe").context("cannot find this program's own file")?;

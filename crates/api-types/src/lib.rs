@@ -15,6 +15,7 @@ mod wire;
 pub mod container;
 pub mod error;
 pub mod exec;
+pub mod gc;
 pub mod host_config;
 pub mod image;
 pub mod inspect;

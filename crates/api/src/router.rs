@@ -2,11 +2,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{any, delete, get, post};
+use axum::routing::{any, delete, get, head, post};
 use hull_engine::Engine;
 
 use crate::error::ApiError;
-use crate::handlers::{containers, exec, images, lists, networks, streams, system, volumes};
+use crate::handlers::{
+    archive, commit, containers, copy, disk, distribution, exec, gc, image_list, images, lists, networks, search, streams, system, volumes,
+};
 
 /// All routes over an engine. Versions are taken off the path before.
 pub(crate) fn router(engine: Arc<Engine>) -> Router {
@@ -31,7 +33,8 @@ fn system_routes() -> Router<Arc<Engine>> {
         .route("/version", get(system::version))
         .route("/info", get(system::info))
         .route("/events", get(system::events))
-        .route("/system/df", get(system::disk_usage))
+        .route("/system/df", get(disk::usage))
+        .route("/hull/gc", post(gc::gc))
         .route("/auth", post(system::auth))
         .route("/build", post(system::build))
         .route("/build/prune", post(system::build_prune))
@@ -61,22 +64,29 @@ fn container_routes() -> Router<Arc<Engine>> {
         .route("/containers/{name}/stats", get(streams::stats))
         .route("/containers/{name}/export", get(images::export))
         .route("/containers/{name}/changes", get(lists::changes))
-        .route("/containers/{name}/archive", any(lists::later))
+        .route(
+            "/containers/{name}/archive",
+            head(archive::stat).get(archive::get).put(archive::put),
+        )
         .route("/containers/{name}/exec", post(exec::create))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/json", get(exec::inspect))
         .route("/exec/{id}/resize", post(exec::resize))
-        .route("/commit", post(lists::later))
+        .route("/commit", post(commit::commit))
 }
 
 fn image_routes() -> Router<Arc<Engine>> {
     Router::new()
-        .route("/images/json", get(images::list))
+        .route("/images/json", get(image_list::list))
         .route("/images/create", post(images::create))
         .route("/images/load", post(images::load))
         .route("/images/get", get(images::save))
         .route("/images/prune", post(images::prune))
-        .route("/images/search", get(images::search))
+        .route("/images/search", get(search::search))
+        .route("/distribution/{*rest}", get(distribution::inspect))
+        .route("/hull/manifests/{*name}", get(distribution::manifest))
+        .route("/hull/manifests", post(distribution::push_list))
+        .route("/hull/layers/missing", post(copy::missing))
         // Names have slashes, so what follows them is taken off by hand.
         .route(
             "/images/{*rest}",

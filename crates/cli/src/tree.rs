@@ -1,6 +1,6 @@
 //! All commands: the one list that names them.
 
-use crate::commands::{container, daemon, image, inspect, network, system, volume};
+use crate::commands::{container, daemon, image, inspect, manifest, network, system, volume};
 use crate::spec::Spec;
 
 /// Groups of commands and what they are about.
@@ -8,6 +8,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("daemon", "Run or stop the daemon"),
     ("image", "Manage images"),
+    ("manifest", "Manage manifest lists: images for several platforms"),
     ("network", "Manage networks"),
     ("system", "Manage Hull"),
     ("volume", "Manage volumes"),
@@ -16,7 +17,10 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
 /// Every command.
 pub(crate) static SPECS: &[&Spec] = &[
     &container::attach::SPEC,
+    &container::commit::SPEC,
+    &container::cp::SPEC,
     &container::create::SPEC,
+    &container::diff::SPEC,
     &container::exec::SPEC,
     &container::export::SPEC,
     &container::inspect::SPEC,
@@ -38,6 +42,7 @@ pub(crate) static SPECS: &[&Spec] = &[
     &container::update::SPEC,
     &container::wait::SPEC,
     &daemon::SPEC,
+    &image::copy::SPEC,
     &image::history::SPEC,
     &image::import::SPEC,
     &image::inspect::SPEC,
@@ -48,12 +53,20 @@ pub(crate) static SPECS: &[&Spec] = &[
     &image::push::SPEC,
     &image::remove::SPEC,
     &image::save::SPEC,
+    &image::search::SPEC,
     &image::tag::SPEC,
     &inspect::SPEC,
+    &manifest::annotate::SPEC,
+    &manifest::create::SPEC,
+    &manifest::inspect::SPEC,
+    &manifest::push::SPEC,
+    &manifest::remove::SPEC,
     &network::inspect::SPEC,
     &network::list::SPEC,
     &system::df::SPEC,
+    &system::dial_stdio::SPEC,
     &system::events::SPEC,
+    &system::gc::SPEC,
     &system::info::SPEC,
     &system::login::SPEC,
     &system::logout::SPEC,

@@ -35,6 +35,19 @@ impl Client {
         self.get(&format!("/images/json{}", query.as_str())).await
     }
 
+    /// `GET /images/json` with the manifests behind each image.
+    pub async fn image_list_with_manifests(
+        &self,
+        all: bool,
+        filters: &Filters,
+    ) -> Result<Vec<ImageSummary>, ClientError> {
+        let query = Query::new()
+            .flag("all", all)
+            .flag("manifests", true)
+            .filters(filters);
+        self.get(&format!("/images/json{}", query.as_str())).await
+    }
+
     /// `GET /images/{name}/json` as it came.
     pub async fn image_inspect_raw(&self, name: &str) -> Result<Bytes, ClientError> {
         self.bytes(

@@ -4,6 +4,7 @@
 //! connection over open one of their own where the idle one is in use. Meant for a current-thread
 //! tokio runtime: starting a request costs no thread.
 
+mod archive;
 mod body;
 mod containers;
 mod demux;
@@ -13,10 +14,12 @@ mod hijack;
 mod images;
 mod networks;
 mod query;
+mod registry;
 mod system;
 mod transport;
 mod volumes;
 
+pub use archive::CommitOptions;
 pub use body::{ByteStream, UploadSender, upload_channel};
 pub use containers::{
     AttachOptions, ContainerListOptions, LogsOptions, RemoveOptions, WaitCondition,
@@ -26,6 +29,8 @@ pub use error::ClientError;
 pub use hijack::{HijackReader, Hijacked};
 pub use images::ImportOptions;
 pub use query::Query;
+pub use registry::{PullOptions, PushOptions};
+pub use system::GcOptions;
 pub use transport::{Client, RequestBody};
 
 /// Filters of a list, as the API takes them: name to values.

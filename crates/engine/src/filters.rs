@@ -64,6 +64,26 @@ impl Filters {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// The value of a filter that is true or false, in Go's spellings.
+    ///
+    /// # Errors
+    /// If it is neither, or both.
+    pub fn bool(&self, name: &str) -> Result<Option<bool>> {
+        let mut found = None;
+        for value in self.values(name) {
+            let value = match value.as_str() {
+                "1" | "t" | "T" | "TRUE" | "true" | "True" => true,
+                "0" | "f" | "F" | "FALSE" | "false" | "False" => false,
+                other => return Err(Error::invalid(format!("invalid filter '{name}={other}'"))),
+            };
+            if found.is_some_and(|before| before != value) {
+                return Err(Error::invalid(format!("invalid filter '{name}': true and false")));
+            }
+            found = Some(value);
+        }
+        Ok(found)
+    }
+
     /// True where the name is not filtered by, or any of its values satisfies `test`.
     pub fn matches(&self, name: &str, test: impl Fn(&str) -> bool) -> bool {
         match self.0.get(name) {

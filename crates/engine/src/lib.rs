@@ -30,7 +30,9 @@ use hull_snapshot::Overlay;
 use hull_state::{Durability, State};
 use hull_volume::VolumeStore;
 
+pub use containers::archive::{PathStat, UnpackOptions};
 pub use containers::attach::{AttachStream, WaitCondition, WaitResult};
+pub use containers::commit::CommitRequest;
 pub use containers::create::{CreateRequest, Created};
 pub use containers::exec::{ExecRecord, ExecSpec, ExecStart};
 pub use containers::list::ListOptions;
@@ -44,7 +46,7 @@ pub use hull_registry::Credentials;
 pub use hull_state::ContainerRecord;
 pub use hull_state::{ContainerState, Endpoint, Health, MountPoint};
 pub use settings::{Overrides, Settings};
-pub use system::info::{DiskUsage, Info};
+pub use system::info::{DiskUsage, Info, Wanted};
 
 use containers::exec::Execs;
 use containers::registry::Registry;
@@ -89,6 +91,10 @@ impl Engine {
     /// # Errors
     /// If folders, database or network cannot be had; each says what to do.
     pub async fn open(settings: Settings) -> Result<Arc<Self>> {
+        if let Some(domain) = &settings.default_registry {
+            hull_model::reference::set_default_registry(domain)?;
+        }
+        settings.proxies.check()?;
         for (dir, mode) in [
             (settings.run_dir.clone(), 0o755),
             (settings.run_dir.join("s"), 0o711),
@@ -148,6 +154,7 @@ impl Engine {
             settings,
         });
         engine.adopt(found).await;
+        engine.start_gc();
         Ok(engine)
     }
 
@@ -163,6 +170,7 @@ impl Engine {
 
     /// Waits for deletions under way, for a moment: the next start finishes the rest.
     pub fn finish(&self) {
+        self.images.store.write_uses();
         self.janitor.finish(Duration::from_secs(5));
     }
 

@@ -2,9 +2,13 @@
 //! file become one [`Settings`], here and nowhere else.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hull_model::{Error, Result};
 use serde::Deserialize;
+
+use crate::images::gc::GcSettings;
+pub use hull_model::amount::{Bytes, Span};
 
 /// Default place of the config file.
 pub const CONFIG_FILE: &str = "/etc/hull/config.toml";
@@ -47,6 +51,28 @@ pub struct Overrides {
     pub certs_dir: Option<PathBuf>,
     /// Registries that need no proof of who they are: host, host:port or CIDR.
     pub insecure_registries: Option<Vec<String>>,
+    /// Layers of one pull that come at once.
+    pub max_concurrent_downloads: Option<usize>,
+    /// Time between two collections of garbage.
+    pub gc_interval: Option<Span>,
+    /// Images unused for so long are collected.
+    pub gc_unused_for: Option<Span>,
+    /// Images that came so long ago are collected.
+    pub gc_older_than: Option<Span>,
+    /// Space that images may take.
+    pub gc_keep_size: Option<Bytes>,
+    /// What came so recently is not collected.
+    pub gc_grace: Option<Span>,
+    /// Seconds that a registry may keep silent.
+    pub registry_timeout: Option<f64>,
+    /// Registry that names without one mean; Docker Hub if none.
+    pub default_registry: Option<String>,
+    /// Proxy on the way to registries without TLS.
+    pub http_proxy: Option<String>,
+    /// Proxy on the way to registries with TLS.
+    pub https_proxy: Option<String>,
+    /// Hosts reached without a proxy, comma separated.
+    pub no_proxy: Option<String>,
 }
 
 impl Overrides {
@@ -72,6 +98,21 @@ impl Overrides {
             certs_dir: path("HULL_CERTS_DIR"),
             insecure_registries: text("HULL_INSECURE_REGISTRIES")
                 .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
+            max_concurrent_downloads: number(
+                "HULL_MAX_CONCURRENT_DOWNLOADS",
+                text("HULL_MAX_CONCURRENT_DOWNLOADS"),
+            )?,
+            gc_interval: parsed("HULL_GC_INTERVAL", text("HULL_GC_INTERVAL"))?,
+            gc_unused_for: parsed("HULL_GC_UNUSED_FOR", text("HULL_GC_UNUSED_FOR"))?,
+            gc_older_than: parsed("HULL_GC_OLDER_THAN", text("HULL_GC_OLDER_THAN"))?,
+            gc_keep_size: parsed("HULL_GC_KEEP_SIZE", text("HULL_GC_KEEP_SIZE"))?,
+            gc_grace: parsed("HULL_GC_GRACE", text("HULL_GC_GRACE"))?,
+            registry_timeout: number("HULL_REGISTRY_TIMEOUT", text("HULL_REGISTRY_TIMEOUT"))?,
+            default_registry: text("HULL_DEFAULT_REGISTRY"),
+            // Both spellings are in use; curl and Go read either.
+            http_proxy: text("HTTP_PROXY").or_else(|| text("http_proxy")),
+            https_proxy: text("HTTPS_PROXY").or_else(|| text("https_proxy")),
+            no_proxy: text("NO_PROXY").or_else(|| text("no_proxy")),
         })
     }
 
@@ -100,6 +141,19 @@ impl Overrides {
             log_level: self.log_level.or(next.log_level),
             certs_dir: self.certs_dir.or(next.certs_dir),
             insecure_registries: self.insecure_registries.or(next.insecure_registries),
+            max_concurrent_downloads: self
+                .max_concurrent_downloads
+                .or(next.max_concurrent_downloads),
+            gc_interval: self.gc_interval.or(next.gc_interval),
+            gc_unused_for: self.gc_unused_for.or(next.gc_unused_for),
+            gc_older_than: self.gc_older_than.or(next.gc_older_than),
+            gc_keep_size: self.gc_keep_size.or(next.gc_keep_size),
+            gc_grace: self.gc_grace.or(next.gc_grace),
+            registry_timeout: self.registry_timeout.or(next.registry_timeout),
+            default_registry: self.default_registry.or(next.default_registry),
+            http_proxy: self.http_proxy.or(next.http_proxy),
+            https_proxy: self.https_proxy.or(next.https_proxy),
+            no_proxy: self.no_proxy.or(next.no_proxy),
         }
     }
 }
@@ -108,6 +162,17 @@ fn number<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Opti
     text.map(|t| {
         t.parse()
             .map_err(|_| Error::invalid(format!("{name}={t}: want a number")))
+    })
+    .transpose()
+}
+
+fn parsed<T: std::str::FromStr<Err = Error>>(
+    name: &str,
+    text: Option<String>,
+) -> Result<Option<T>> {
+    text.map(|text| {
+        text.parse()
+            .map_err(|error: Error| Error::invalid(format!("{name}: {error}")))
     })
     .transpose()
 }
@@ -141,6 +206,16 @@ pub struct Settings {
     pub certs_dirs: Vec<PathBuf>,
     /// Registries that need no proof of who they are.
     pub insecure_registries: Vec<String>,
+    /// Layers of one pull that come at once; by the machine's processors if none.
+    pub max_concurrent_downloads: Option<usize>,
+    /// When garbage is collected, and what counts as such.
+    pub gc: GcSettings,
+    /// How long a registry may keep silent; half a minute if none.
+    pub registry_timeout: Option<Duration>,
+    /// Registry that names without one mean; Docker Hub if none.
+    pub default_registry: Option<String>,
+    /// Proxies on the way to registries.
+    pub proxies: hull_registry::Proxies,
     /// Folder in which hull, hull-shim and hull-agent sit side by side.
     pub bin_dir: PathBuf,
 }
@@ -166,6 +241,25 @@ impl Settings {
                 None => CERTS_DIRS.map(PathBuf::from).to_vec(),
             },
             insecure_registries: all.insecure_registries.unwrap_or_default(),
+            max_concurrent_downloads: all.max_concurrent_downloads.filter(|&layers| layers > 0),
+            gc: GcSettings {
+                interval: all.gc_interval.map(|span| span.0),
+                unused_for: all.gc_unused_for.map(|span| span.0),
+                older_than: all.gc_older_than.map(|span| span.0),
+                keep_size: all.gc_keep_size.map(|bytes| bytes.0),
+                grace: all.gc_grace.map(|span| span.0),
+            },
+            // What is no time counts as not said.
+            registry_timeout: all
+                .registry_timeout
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .filter(|time| !time.is_zero()),
+            default_registry: all.default_registry,
+            proxies: hull_registry::Proxies {
+                http: all.http_proxy,
+                https: all.https_proxy,
+                direct: all.no_proxy.unwrap_or_default(),
+            },
             run_dir,
             bin_dir,
         }
@@ -185,6 +279,8 @@ impl Settings {
         hull_registry::Settings {
             folders: self.certs_dirs.clone(),
             insecure: self.insecure_registries.clone(),
+            patience: self.registry_timeout,
+            proxies: self.proxies.clone(),
         }
     }
 

@@ -338,7 +338,10 @@ fn images_are_found_tagged_and_removed_as_docker_does() {
         }
     };
     let plain = RemoveOptions::default();
-    let force = RemoveOptions { force: true };
+    let force = RemoveOptions {
+        force: true,
+        ..RemoveOptions::default()
+    };
     assert_eq!(
         store.remove("demo/app:2", plain, &used(true)).unwrap(),
         [Removed::Untagged("demo/app:2".into())]

@@ -41,7 +41,14 @@ fn worker_for_kills() {
         store.tag(&id, &"second:tag".parse().unwrap()).unwrap();
         let old = format!("app{}:1", (variant + 1) % 3);
         // Not there in the first rounds.
-        let _ = store.remove(&old, RemoveOptions { force: true }, &|_| Vec::new());
+        let _ = store.remove(
+            &old,
+            RemoveOptions {
+                force: true,
+                ..RemoveOptions::default()
+            },
+            &|_| Vec::new(),
+        );
     }
 }
 

@@ -1,9 +1,11 @@
 //! Names, ids, references, digests, limits, mounts and ports: plain data that every part of
 //! Hull shares. No I/O happens here.
 
+pub mod amount;
 pub mod digest;
 pub mod error;
 pub mod image;
+pub mod json;
 pub mod limits;
 pub mod name;
 pub mod reference;

@@ -57,6 +57,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// Root file system cannot be written.
     pub readonly_rootfs: bool,
+    /// Options of the writable layer, as the user wrote them: `size`.
+    pub storage_opt: BTreeMap<String, String>,
     /// Size of /dev/shm, bytes; 64 MiB if none.
     pub shm_size: Option<i64>,
     /// Ports that the image or user names, as `80/tcp`.

@@ -25,6 +25,18 @@ pub enum SnapshotError {
         #[source]
         source: io::Error,
     },
+    /// Snapshots cannot be limited here.
+    #[error(
+        "the size of a writable layer is limited by project quotas, and the file system of {} has none: {why}; \
+         use XFS mounted with pquota, or ext4 made with -O quota,project and mounted with prjquota",
+        path.display()
+    )]
+    Quota {
+        /// Where they lie.
+        path: PathBuf,
+        /// What is missing.
+        why: String,
+    },
     /// The layers cannot be merged.
     #[error("cannot mount a view of {layers} layers{}", note.as_ref().map(|n| format!(" ({n})")).unwrap_or_default())]
     Mount {
@@ -51,7 +63,7 @@ impl SnapshotError {
 impl From<SnapshotError> for Error {
     fn from(error: SnapshotError) -> Self {
         let kind = match &error {
-            SnapshotError::Id(_) => ErrorKind::InvalidArgument,
+            SnapshotError::Id(_) | SnapshotError::Quota { .. } => ErrorKind::InvalidArgument,
             SnapshotError::NotFound(_) => ErrorKind::NotFound,
             SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 ErrorKind::Unavailable

@@ -2,7 +2,9 @@
 
 mod changes;
 mod error;
+mod live;
 mod overlay;
+mod quota;
 mod view;
 
 use std::os::fd::OwnedFd;
@@ -10,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 pub use changes::{Change, ChangeKind};
 pub use error::SnapshotError;
+pub use live::{Bind, Mounted, Writes};
 pub use overlay::Overlay;
+pub use quota::Quota;
 
 /// The parts of a container's root file system, ready to be mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]

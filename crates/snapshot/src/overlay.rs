@@ -6,9 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::changes::{self, Change};
-use crate::{Rootfs, SnapshotError, Snapshotter, Usage, view};
+use crate::{Rootfs, SnapshotError, Snapshotter, Usage, quota, view};
 
 /// Mode of an upper directory unless the layer below says otherwise.
 const ROOT_MODE: u32 = 0o755;
@@ -26,6 +27,8 @@ pub struct Overlay {
     filler: PathBuf,
     trash: PathBuf,
     counter: AtomicU64,
+    /// Held while a number for a project is chosen.
+    choosing: Mutex<()>,
 }
 
 impl Overlay {
@@ -54,10 +57,15 @@ impl Overlay {
             filler,
             trash,
             counter: AtomicU64::new(used.map_or(0, |n| n.saturating_add(1))),
+            choosing: Mutex::new(()),
         })
     }
 
-    fn dir(&self, id: &str) -> Result<PathBuf, SnapshotError> {
+    pub(crate) fn choosing(&self) -> MutexGuard<'_, ()> {
+        self.choosing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn dir(&self, id: &str) -> Result<PathBuf, SnapshotError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
         if id.is_empty() || id.starts_with('.') || id.len() > 255 || !id.bytes().all(plain) {
             return Err(SnapshotError::Id(id.to_owned()));
@@ -72,6 +80,25 @@ impl Overlay {
         } else {
             Err(SnapshotError::NotFound(id.to_owned()))
         }
+    }
+
+    /// The upper directory of `id`, if it was started before.
+    ///
+    /// # Errors
+    /// If the id is not a plain name.
+    pub fn upper_of(&self, id: &str) -> Result<Option<PathBuf>, SnapshotError> {
+        match self.existing_upper(id) {
+            Ok(upper) => Ok(Some(upper)),
+            Err(SnapshotError::NotFound(_)) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// An empty directory that a thread with mounts of its own mounts on.
+    pub(crate) fn slot(&self, number: usize) -> Result<PathBuf, SnapshotError> {
+        let slot = self.base.join(format!(".slot{number}"));
+        make_dir(&slot, 0o700)?;
+        Ok(slot)
     }
 
     /// Layers to stand on: a tree that is always there if the image has none.
@@ -139,7 +166,7 @@ impl Snapshotter for Overlay {
         let mut first = Ok(());
         for name in names(&self.trash)? {
             let path = self.trash.join(name);
-            let deleted = match fs::remove_dir_all(&path) {
+            let deleted = match quota::delete(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     Err(SnapshotError::io("delete", &path, e))
                 }
@@ -172,7 +199,7 @@ impl Snapshotter for Overlay {
 }
 
 /// Makes a directory; false if it was there.
-fn make_dir(path: &Path, mode: u32) -> Result<bool, SnapshotError> {
+pub(crate) fn make_dir(path: &Path, mode: u32) -> Result<bool, SnapshotError> {
     match fs::DirBuilder::new().mode(mode).create(path) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),

@@ -21,6 +21,7 @@ pub mod ns;
 pub mod path;
 pub mod pidfd;
 pub mod proc;
+pub mod quota;
 pub mod rlimit;
 pub mod schedule;
 pub mod sealed;

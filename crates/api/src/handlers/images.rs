@@ -1,4 +1,5 @@
 //! Images: list, inspect, names, archives in and out.
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -12,76 +13,24 @@ use hull_engine::images::{LoadEvent, Loaded};
 use hull_image::store::LayerProgress;
 use tokio::sync::mpsc;
 
-use super::{Eng, pull, push};
+use super::{Eng, artifacts, pull, push};
 use crate::body::{self, StreamSender};
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
 use crate::translate::image;
 
-const FILTERS: [&str; 7] = [
-    "before",
-    "dangling",
-    "label",
-    "label!",
-    "reference",
-    "since",
-    "until",
-];
 /// The built-in images, which no registry has.
 pub(super) const BUILT_IN: [&str; 2] = ["hull/hello", "host"];
 /// What is left of a refused archive is read away for so long, so that its sender gets the answer.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Progress messages under way.
 pub(super) const PROGRESS_DEPTH: usize = 64;
-const TAR: &str = "application/x-tar";
-
-/// `GET /images/json`
-pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
-    let params = Params::of(&uri);
-    let mut filters = params.filters()?;
-    if !params.get("filter").is_empty() {
-        filters.add("reference", params.get("filter"));
-    }
-    filters.allow_only(&FILTERS)?;
-    let bound = |name: &str| -> ApiResult<Option<i64>> {
-        let mut bound = None;
-        for key in filters.values(name) {
-            bound = Some(image::created(&engine.image(key)?));
-        }
-        Ok(bound)
-    };
-    let (before, since) = (bound("before")?, bound("since")?);
-    let mut until = None;
-    for text in filters.values("until") {
-        until = crate::translate::time::timestamp("until", text)?;
-    }
-    let used = engine.image_use();
-    let mut list: Vec<_> = engine
-        .images()
-        .into_iter()
-        .filter(|image| {
-            let created = image::created(image);
-            let dangling = image.tags.is_empty();
-            before.is_none_or(|t| created < t)
-                && since.is_none_or(|t| created > t)
-                && until.is_none_or(|t| created.saturating_mul(1_000_000_000) < t)
-                && filters.matches("dangling", |v| matches!(v, "true" | "1") == dangling)
-                && filters.match_labels(&image.config().config.labels)
-        })
-        .filter_map(|mut image| image::keep_named(&mut image, &filters).then_some(image))
-        .map(|image| {
-            let containers = used.get(&image.id()).copied().unwrap_or_default();
-            image::summary(&image, Some(containers), None)
-        })
-        .collect();
-    list.sort_by_key(|image| std::cmp::Reverse(image.created));
-    body::reply(&list)
-}
+pub(super) const TAR: &str = "application/x-tar";
 
 /// `GET /images/{name}/json`, `…/history`, `…/get`
 pub(crate) async fn named_get(State(engine): Eng, Path(rest): Path<String>) -> ApiResult {
     if let Some(name) = rest.strip_suffix("/json") {
-        return body::reply(&image::inspect(&engine.image(name)?));
+        return artifacts::inspect(&engine, name);
     }
     if let Some(name) = rest.strip_suffix("/history") {
         let lines: Vec<_> = engine
@@ -94,7 +43,7 @@ pub(crate) async fn named_get(State(engine): Eng, Path(rest): Path<String>) -> A
     if let Some(name) = rest.strip_suffix("/get") {
         return Ok(body::streamed(
             TAR,
-            chunked(engine.save(&[name.to_owned()])?),
+            chunked(engine.save(&[name.to_owned()], BTreeSet::new())?),
         ));
     }
     Err(ApiError::page_not_found())
@@ -117,15 +66,16 @@ pub(crate) async fn named_post(
         ));
     }
     if let Some(name) = rest.strip_suffix("/push") {
-        return push::push(engine, name, params.get("tag"), &headers).await;
+        return push::push(engine, name, &params, &headers).await;
     }
     Err(ApiError::page_not_found())
 }
 
 /// `DELETE /images/{name}`
 pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
+    let params = Params::of(&uri);
     let removed = engine
-        .remove_image(&name, Params::of(&uri).flag("force"))
+        .remove_image(&name, params.flag("force"), params.flag("noprune"))
         .await?;
     body::reply(&image::removed(removed))
 }
@@ -139,16 +89,17 @@ pub(crate) async fn prune(State(engine): Eng, uri: Uri) -> ApiResult {
     })
 }
 
-/// `GET /images/search`
-pub(crate) async fn search() -> ApiError {
-    ApiError::not_implemented("searching registries comes with a later version of Hull")
-}
-
 /// `GET /images/get?names=…`
 pub(crate) async fn save(State(engine): Eng, uri: Uri) -> ApiResult {
+    let params = Params::of(&uri);
+    // Hull's own: layers that the reader has, for a copy between hosts.
+    let mut without = BTreeSet::new();
+    for layer in params.all("without") {
+        without.insert(layer.parse()?);
+    }
     Ok(body::streamed(
         TAR,
-        chunked(engine.save(&Params::of(&uri).all("names"))?),
+        chunked(engine.save(&params.all("names"), without)?),
     ))
 }
 
@@ -158,7 +109,7 @@ pub(crate) async fn export(State(engine): Eng, Path(name): Path<String>) -> ApiR
 }
 
 /// A body of chunks; an error among them cuts the connection, which the client notices.
-fn chunked(receiver: mpsc::Receiver<Chunk>) -> Body {
+pub(super) fn chunked(receiver: mpsc::Receiver<Chunk>) -> Body {
     Body::from_stream(futures_util::stream::unfold(
         receiver,
         |mut receiver| async {
@@ -169,7 +120,7 @@ fn chunked(receiver: mpsc::Receiver<Chunk>) -> Body {
 }
 
 /// Hands a request's body to the engine, chunk by chunk.
-fn feed(mut body: Body) -> mpsc::Receiver<Chunk> {
+pub(super) fn feed(mut body: Body) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = chunks::channel();
     tokio::spawn(async move {
         let mut refused: Option<Instant> = None;
@@ -203,7 +154,7 @@ pub(crate) async fn create(
     let (source, wanted) = (params.get("fromSrc"), params.get("fromImage"));
     if !wanted.is_empty() {
         let platform = platform(params.get("platform"))?;
-        return pull::pull(engine, wanted, params.get("tag"), platform, &headers).await;
+        return pull::pull(engine, wanted, &params, platform, &headers).await;
     }
     match source {
         "-" => {}
@@ -256,10 +207,12 @@ pub(super) fn lines(messages: &[JsonMessage]) -> ApiResult {
 pub(crate) async fn load(State(engine): Eng, uri: Uri, request_body: Body) -> ApiResult {
     let params = Params::of(&uri);
     let quiet = params.flag("quiet");
+    // Hull's own: layers that are here may be missing from the archive.
+    let partial = params.flag("partial");
     let platform = platform(params.get("platform"))?;
     let (events, mut progress) = mpsc::channel(PROGRESS_DEPTH);
     let chunks = feed(request_body);
-    let loading = tokio::spawn(async move { engine.load(chunks, platform, events).await });
+    let loading = tokio::spawn(async move { engine.load(chunks, platform, partial, events).await });
     // What is read is no news yet: only a layer is.
     let mut first = None;
     while let Some(event) = progress.recv().await {
@@ -348,6 +301,7 @@ fn layer_message(event: &LoadEvent) -> Option<JsonMessage> {
     let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let (name, status, detail) = match layer {
         LayerProgress::Exists { name } => (name, "Layer already exists", None),
+        LayerProgress::Waiting { .. } | LayerProgress::Fetched { .. } => return None,
         LayerProgress::Unpacking { name, done, total } => {
             let detail = ProgressDetail {
                 current: size(*done),
@@ -358,10 +312,12 @@ fn layer_message(event: &LoadEvent) -> Option<JsonMessage> {
         }
         LayerProgress::Complete { name, .. } => (name, "Load complete", None),
     };
+    let detail = detail.unwrap_or_default();
     Some(JsonMessage {
         status: status.into(),
         id: short(name).to_owned(),
-        progress_detail: Some(detail.unwrap_or_default()),
+        progress: super::bar::bar(&detail),
+        progress_detail: Some(detail),
         ..JsonMessage::default()
     })
 }
@@ -375,7 +331,7 @@ fn short(name: &str) -> &str {
 }
 
 /// Reads `linux/amd64` or the JSON object that newer clients send.
-fn platform(text: &str) -> ApiResult<Option<String>> {
+pub(super) fn platform(text: &str) -> ApiResult<Option<String>> {
     if text.is_empty() || !text.starts_with('{') {
         return Ok(Some(text.to_owned()).filter(|text| !text.is_empty()));
     }

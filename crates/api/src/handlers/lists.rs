@@ -6,7 +6,7 @@ use hull_state::ContainerRecord;
 
 use super::Eng;
 use crate::body;
-use crate::error::{ApiError, ApiResult};
+use crate::error::ApiResult;
 use crate::params::Params;
 use crate::translate::container::{self, Around};
 use crate::translate::time;
@@ -54,6 +54,7 @@ pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>, uri: U
         network_id: network_id(&engine, &record),
         files: settings.sandbox_dir(&record.id),
         log_path: settings.log_path(&record.id),
+        storage: engine.storage_of(&record),
         exec_ids: engine.execs_of(&record.id),
         size_rw: sizes.map(|(rw, _)| rw),
         size_root_fs: sizes.map(|(_, root)| root),
@@ -89,9 +90,4 @@ pub(crate) async fn changes(State(engine): Eng, Path(name): Path<String>) -> Api
         .map(|change| serde_json::json!({"Path": change.path, "Kind": change.kind}))
         .collect();
     body::reply(&changes)
-}
-
-/// What comes with a later version.
-pub(crate) async fn later() -> ApiError {
-    ApiError::not_implemented("this version of Hull does not do this yet")
 }

@@ -2,10 +2,10 @@
 use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use hull_api_types::system::{
-    AuthReply, Commit, DiskUsage, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm,
+    AuthReply, Commit, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm,
     Version, VersionComponent, VersionPlatform,
 };
 use hull_api_types::{API_VERSION, MIN_API_VERSION};
@@ -16,7 +16,7 @@ use super::Eng;
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
-use crate::translate::{container, image, time, volume};
+use crate::translate::{container, time};
 
 /// Largest body with credentials read.
 const MAX_AUTH_BYTES: usize = 1 << 20;
@@ -117,6 +117,10 @@ pub(crate) async fn info(State(engine): Eng) -> ApiResult {
         operating_system: info.operating_system,
         os_type: "linux".into(),
         architecture: std::env::consts::ARCH.into(),
+        index_server_address: match hull_model::reference::default_registry() {
+            hull_model::reference::DEFAULT_DOMAIN => "https://index.docker.io/v1/".into(),
+            other => other.into(),
+        },
         registry_config: Some(RegistryConfig::default()),
         ncpu: count(info.cpus),
         mem_total: i64::try_from(info.memory).unwrap_or(i64::MAX),
@@ -192,57 +196,6 @@ fn wire_event(event: hull_engine::Event) -> Event {
         time: nanos / 1_000_000_000,
         time_nano: nanos,
     }
-}
-
-/// `GET /system/df`: it walks what was written, off the threads that serve.
-pub(crate) async fn disk_usage(State(engine): Eng, uri: Uri) -> ApiResult {
-    let wanted = Params::of(&uri).all("type");
-    let usage = tokio::task::spawn_blocking({
-        let engine = engine.clone();
-        move || engine.disk_usage()
-    })
-    .await
-    .map_err(|error| {
-        ApiError::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("measuring broke off: {error}"),
-        )
-    })??;
-    let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let asked = |kind: &str| wanted.is_empty() || wanted.iter().any(|w| w == kind);
-    let now = time::now_ns();
-    let mut reply = DiskUsage::default();
-    if asked("image") {
-        reply.layers_size = size(usage.layers_bytes);
-        reply.images = usage
-            .images
-            .iter()
-            // What images share is not told apart yet.
-            .map(|(image, users)| image::summary(image, Some(*users), Some(0)))
-            .collect();
-    }
-    if asked("container") {
-        reply.containers = usage
-            .containers
-            .iter()
-            .map(|(record, written, whole)| {
-                let network = container::network_name(record).map(|name| engine.network_id(name));
-                let sizes = Some((size(*written), size(*whole)));
-                container::summary(record, network.unwrap_or_default(), sizes, now)
-            })
-            .collect();
-    }
-    if asked("volume") {
-        reply.volumes = usage
-            .volumes
-            .iter()
-            .map(|(one, bytes, users)| volume::with_usage(one, size(*bytes), size(*users as u64)))
-            .collect();
-    }
-    if asked("build-cache") {
-        reply.build_cache = Some(Vec::new());
-    }
-    body::reply(&reply)
 }
 
 /// `POST /auth`

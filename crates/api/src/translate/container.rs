@@ -39,6 +39,8 @@ pub(crate) struct Around {
     pub(crate) files: std::path::PathBuf,
     /// Its log.
     pub(crate) log_path: std::path::PathBuf,
+    /// Where its root file system lies.
+    pub(crate) storage: std::collections::BTreeMap<String, String>,
     /// Sessions that run.
     pub(crate) exec_ids: Vec<String>,
     /// Bytes written, where asked for.
@@ -77,7 +79,7 @@ pub(crate) fn inspect(record: &ContainerRecord, around: Around) -> ContainerInsp
         platform: "linux".into(),
         exec_ids: Some(around.exec_ids).filter(|ids| !ids.is_empty()),
         graph_driver: GraphDriver {
-            data: None,
+            data: Some(around.storage).filter(|data| !data.is_empty()),
             name: DRIVER.into(),
         },
         size_rw: around.size_rw,
@@ -211,6 +213,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         publish_all_ports: spec.publish_all,
         readonly_rootfs: spec.readonly_rootfs,
         security_opt: some(&spec.security_opt),
+        storage_opt: spec.storage_opt.clone(),
         uts_mode: namespace(&spec.uts_mode, ""),
         shm_size: spec.shm_size.unwrap_or(64 << 20),
         sysctls: spec.sysctls.clone(),

@@ -105,6 +105,7 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         stop_signal: config.stop_signal,
         healthcheck: config.healthcheck.map(options::health).transpose()?,
         readonly_rootfs: host.readonly_rootfs,
+        storage_opt: host.storage_opt,
         exposed_ports,
         published,
         publish_all: host.publish_all_ports,
@@ -148,8 +149,6 @@ fn refuse_unsupported(host: &HostConfig) -> Result<()> {
         "--link"
     } else if !host.resources.device_requests.is_empty() {
         "--gpus and other device requests"
-    } else if !host.storage_opt.is_empty() {
-        "--storage-opt"
     } else if !matches!(host.userns_mode.as_str(), "" | "host") {
         "--userns other than host"
     } else if host.masked_paths.is_some() != host.readonly_paths.is_some()

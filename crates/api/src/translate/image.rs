@@ -46,6 +46,7 @@ pub(crate) fn summary(
         repo_tags: image.familiar_tags(),
         shared_size: shared.map_or(-1, size),
         size: size(image.record.size),
+        ..ImageSummary::default()
     }
 }
 
@@ -87,9 +88,20 @@ pub(crate) fn inspect(image: &StoredImage) -> ImageInspect {
                 .collect(),
         },
         metadata: ImageMetadata {
-            last_tag_time: image.record.stored.clone(),
+            last_tag_time: last_tag(image),
         },
         ..ImageInspect::default()
+    }
+}
+
+/// When it last got a name; Go's zero time if never.
+fn last_tag(image: &StoredImage) -> String {
+    let record = &image.record;
+    match &record.tagged {
+        Some(time) => time.clone(),
+        // A record of an earlier version.
+        None if !image.tags.is_empty() => record.stored.clone(),
+        None => time::NEVER.into(),
     }
 }
 
@@ -128,14 +140,17 @@ pub(crate) fn keep_named(image: &mut StoredImage, filters: &Filters) -> bool {
     if filters.values("reference").is_empty() {
         return true;
     }
-    let wanted = |name: &hull_model::Reference| {
-        filters.matches("reference", |pattern| {
+    image.tags.retain(|name| is_named(name, filters));
+    image.digests.retain(|name| is_named(name, filters));
+    !image.tags.is_empty() || !image.digests.is_empty()
+}
+
+/// Whether a name is one that `reference` patterns ask for.
+pub(crate) fn is_named(name: &hull_model::Reference, filters: &Filters) -> bool {
+    filters.values("reference").is_empty()
+        || filters.matches("reference", |pattern| {
             glob(pattern, &name.familiar()) || glob(pattern, &name.familiar_name())
         })
-    };
-    image.tags.retain(wanted);
-    image.digests.retain(wanted);
-    !image.tags.is_empty() || !image.digests.is_empty()
 }
 
 /// Go's path.Match without character classes: `*` and `?` stop at a `/`.

@@ -65,9 +65,11 @@ impl Engine {
             name::validate("container", name)?;
         }
         check_platform(&spec.platform)?;
-        let image = self.images.resolve(&spec.image)?;
+        // Held until the record says who needs it.
+        let (image, _hold) = self.images.hold(&spec.image)?;
         merge(&mut spec, entrypoint, image.config());
         check(&spec)?;
+        self.check_storage(&spec, &image)?;
         self.check_modes(&spec)?;
         let mounts = self.resolve_mounts(&spec, &image)?;
         let health = spec.healthcheck.as_ref().map(|_| Health {

@@ -75,6 +75,12 @@ impl Engine {
             Ok(times.collect::<Result<Vec<_>>>()?.into_iter().max())
         };
         let (before, since) = (bound("before")?, bound("since")?);
+        // Looked up before any container is locked.
+        let ancestors: Vec<Option<hull_model::Digest>> = filters
+            .values("ancestor")
+            .iter()
+            .map(|name| self.images.resolve(name).ok().map(|image| image.id))
+            .collect();
         // A filter by state or exit looks at those that do not run without being asked.
         let all = options.all
             || options.limit.is_some()
@@ -91,7 +97,7 @@ impl Engine {
                         && since.is_none_or(|t| r.created_at_ns > t)
                         && (exited.is_empty()
                             || (r.state == ContainerState::Exited && exited.contains(&r.exit_code)))
-                        && self.matches(r, filters)
+                        && self.matches(r, filters, &ancestors)
                 })
             })
             .map(|c| c.record())
@@ -103,7 +109,12 @@ impl Engine {
         Ok(list)
     }
 
-    fn matches(&self, r: &ContainerRecord, filters: &Filters) -> bool {
+    fn matches(
+        &self,
+        r: &ContainerRecord,
+        filters: &Filters,
+        ancestors: &[Option<hull_model::Digest>],
+    ) -> bool {
         let port = |v: &str, wanted: &dyn Fn(hull_model::spec::Port) -> bool| {
             let (range, protocol) = v.split_once('/').unwrap_or((v, "tcp"));
             let (low, high) = range.split_once('-').unwrap_or((range, range));
@@ -134,10 +145,10 @@ impl Engine {
                 r.spec.image == v
                     || v.parse::<hull_model::Reference>().ok()
                         == r.spec.image.parse::<hull_model::Reference>().ok()
-                    || self
-                        .images
-                        .resolve(v)
-                        .is_ok_and(|i| Some(i.id) == r.image_id)
+                    || ancestors
+                        .iter()
+                        .flatten()
+                        .any(|id| Some(*id) == r.image_id)
             })
             && filters.matches("volume", |v| {
                 r.mounts

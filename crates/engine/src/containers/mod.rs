@@ -1,7 +1,11 @@
 //! Use-cases of containers, one file each.
 
+pub mod archive;
+mod archive_path;
+mod archive_root;
 pub mod attach;
 pub(crate) mod caps;
+pub mod commit;
 pub mod create;
 pub(crate) mod devices;
 pub(crate) mod entry;
@@ -17,6 +21,7 @@ pub mod remove;
 pub(crate) mod rootfs;
 pub mod start;
 pub mod stop;
+pub mod storage;
 pub mod update;
 
 use std::collections::BTreeMap;

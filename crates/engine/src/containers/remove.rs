@@ -98,6 +98,9 @@ impl Engine {
         self.forget(&record)?;
         self.containers.remove(container);
         container.change(|r| r.state = ContainerState::Removing);
+        if let Some(id) = &record.image_id {
+            self.images.store.used(id);
+        }
         self.execs_of_removed(&record.id);
         if let Err(error) = self.snapshots.remove(&record.id) {
             tracing::warn!(%error, "cannot remove a writable layer: the next start sweeps it");

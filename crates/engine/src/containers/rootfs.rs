@@ -42,7 +42,7 @@ const SKELETON_FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf
 
 /// A layer below all others with the mount points that an image may lack, so that they need not
 /// be made in each container, and are no change of it.
-fn skeleton(settings: &Settings) -> PathBuf {
+pub(super) fn skeleton(settings: &Settings) -> PathBuf {
     settings.data_dir.join("skeleton")
 }
 
@@ -75,8 +75,10 @@ impl Engine {
                 self.settings.data_dir.clone(),
                 self.settings.run_dir.clone(),
             ];
-            return Ok(RootFs::Host { hidden, size: None });
+            let size = super::storage::wanted(&record.spec)?;
+            return Ok(RootFs::Host { hidden, size });
         }
+        self.limit_storage(record)?;
         let layers = self
             .snapshots
             .prepare(&record.id, &self.images.lowers(image)?)
@@ -120,10 +122,5 @@ impl Engine {
                 error,
             )),
         }
-    }
-
-    /// Bytes written in a container's root file system.
-    pub fn writable_size(&self, id: &str) -> u64 {
-        self.snapshots.usage(id).map(|u| u.bytes).unwrap_or(0)
     }
 }

@@ -137,7 +137,10 @@ impl Engine {
             endpoint: None,
         };
         let image = match record.image_id {
-            Some(id) => self.images.by_id(id)?,
+            Some(id) => {
+                self.images.store.used(&id);
+                self.images.by_id(id)?
+            }
             None => {
                 return Err(Error::internal(
                     "container has no image",

@@ -1,7 +1,16 @@
 //! Use-cases of images: thin over the image store, which does the work on blocking threads.
 
+mod distribution;
+pub mod gc;
+mod graph;
+mod kept;
+mod manifest_list;
+mod parts;
 mod pull;
+mod pull_options;
 mod push;
+mod push_options;
+mod search;
 pub mod stream;
 mod transfer;
 pub(crate) mod turns;
@@ -10,8 +19,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hull_image::content::ContentStore;
 use hull_image::limits::Limits;
-use hull_image::store::{DiskUsage, HistoryLine, ImageUser, RemoveOptions as RemoveImage, Removed};
+use hull_image::store::{DiskUsage, HistoryLine, Hold, ImageUser, RemoveOptions as RemoveImage, Removed};
 use hull_image::{ImageStore, RootKind};
 use hull_model::{Digest, Error, ImageConfig, Reference, Result};
 
@@ -21,14 +31,24 @@ use crate::settings::Settings;
 
 pub use hull_image::Image as StoredImage;
 pub use hull_image::store::Removed as ImageRemoved;
+pub use hull_registry::{Descriptor, PlatformOf};
+pub use distribution::Inspected;
+pub use kept::{Artifact, Kept};
+pub use parts::LayerPart;
+pub use manifest_list::{ListEntry, ListPush};
 pub use pull::PullEvent;
+pub use pull_options::PullOptions;
 pub use push::PushEvent;
+pub use push_options::PushOptions;
+pub use search::{SearchFilters, SearchResult};
 pub use transfer::{LoadEvent, Loaded};
 
 /// The images of this engine.
 #[derive(Debug)]
 pub(crate) struct Images {
     pub(crate) store: Arc<ImageStore>,
+    /// What is kept as it came.
+    pub(crate) content: Arc<ContentStore>,
     hello: PathBuf,
 }
 
@@ -43,6 +63,10 @@ pub(crate) struct Image {
 impl Image {
     pub(crate) fn config(&self) -> &ImageConfig {
         self.stored.config()
+    }
+
+    pub(crate) fn stored(&self) -> &StoredImage {
+        &self.stored
     }
 }
 
@@ -59,10 +83,14 @@ impl From<StoredImage> for Image {
 impl Images {
     pub(crate) fn open(settings: &Settings) -> Result<Self> {
         let store = ImageStore::open(&settings.data_dir.join("image"), Limits::default())?;
-        Ok(Self {
+        let content = ContentStore::open(&settings.data_dir.join("image/content"))?;
+        let images = Self {
             store: Arc::new(store),
+            content: Arc::new(content),
             hello: settings.binary("hull-agent"),
-        })
+        };
+        images.sweep_kept()?;
+        Ok(images)
     }
 
     /// Finds an image; the two built-in ones are made when they are first asked for.
@@ -71,13 +99,27 @@ impl Images {
             "hull/hello" => self.store.ensure_hello(&self.hello)?,
             "host" => self.store.ensure_host()?,
             _ => self.store.resolve(name).map_err(|e| match Error::from(e) {
-                e if e.kind() == hull_model::ErrorKind::NotFound => {
-                    Error::not_found(format!("No such image: {}", with_tag(name)))
-                }
+                e if e.kind() == hull_model::ErrorKind::NotFound => match self.artifact_root(name) {
+                    Some(_) => Error::invalid(format!(
+                        "{name} is an artifact, or has no image for this host's platform"
+                    )),
+                    None => Error::not_found(format!("No such image: {}", with_tag(name))),
+                },
                 e => e,
             })?,
         };
         Ok(self.store.resolve(name)?.into())
+    }
+
+    /// The same, and the image stays for as long as the hold lives.
+    pub(crate) fn hold(&self, name: &str) -> Result<(Image, Hold)> {
+        let image = self.resolve(name)?;
+        let Some((stored, hold)) = self.store.hold_id(&image.id) else {
+            // It went in this very moment.
+            return Err(Error::not_found(format!("No such image: {}", with_tag(name))));
+        };
+        self.store.used(&image.id);
+        Ok((stored.into(), hold))
     }
 
     pub(crate) fn by_id(&self, id: Digest) -> Result<Image> {
@@ -129,7 +171,6 @@ impl Engine {
     /// # Errors
     /// `NotFound`; `InvalidArgument` for a malformed name.
     pub async fn tag(&self, name: &str, repository: &str, tag: &str) -> Result<()> {
-        let image = self.image(name)?;
         let text = if tag.is_empty() {
             repository.to_owned()
         } else {
@@ -141,26 +182,43 @@ impl Engine {
                 "refusing to create a tag with a digest reference",
             ));
         }
+        let image = match self.image(name) {
+            Ok(image) => image,
+            Err(_) if self.tag_kept(name, &reference).await? => return Ok(()),
+            Err(error) => return Err(error),
+        };
         let store = Arc::clone(&self.images.store);
-        let id = image.id();
-        blocking(move || Ok(store.tag(&id, &reference)?)).await?;
+        let (id, new) = (image.id(), reference.clone());
+        blocking(move || Ok(store.tag(&id, &new)?)).await?;
+        self.tag_kept(name, &reference).await?;
         self.events
             .emit("image", "tag", &id.to_string(), name_fact(&text));
         Ok(())
     }
 
-    /// Removes a name, and with its last name the image.
+    /// Removes a name, and with its last name the image; with `keep_parents` not the nameless ones
+    /// below it.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while a container needs it.
-    pub async fn remove_image(self: &Arc<Self>, name: &str, force: bool) -> Result<Vec<Removed>> {
+    pub async fn remove_image(
+        self: &Arc<Self>,
+        name: &str,
+        force: bool,
+        keep_parents: bool,
+    ) -> Result<Vec<Removed>> {
+        if self.images.store.resolve(name).is_err()
+            && let Some(removed) = self.remove_artifact(name).await?
+        {
+            return Ok(removed);
+        }
         let (engine, key) = (Arc::clone(self), name.to_owned());
         let removed = blocking(move || {
             let users = |id: &Digest| engine.users_of(id);
             Ok(engine
                 .images
                 .store
-                .remove(&key, RemoveImage { force }, &users)?)
+                .remove(&key, RemoveImage { force, keep_parents }, &users)?)
         })
         .await
         .map_err(|e| match e.kind() {
@@ -178,6 +236,7 @@ impl Engine {
                 }
             }
         }
+        self.sweep_kept().await?;
         Ok(removed)
     }
 
@@ -212,13 +271,12 @@ impl Engine {
     /// For an unknown filter.
     pub async fn prune_images(self: &Arc<Self>, filters: &Filters) -> Result<(Vec<Removed>, u64)> {
         filters.allow_only(&["dangling", "until", "label", "label!"])?;
-        let all = filters
-            .values("dangling")
-            .iter()
-            .any(|v| v == "false" || v == "0");
+        let all = filters.bool("dangling")?.is_some_and(|dangling| !dangling);
+        // A malformed time is an error before anything goes.
+        crate::containers::created_before(filters, 0)?;
         let (engine, filters) = (Arc::clone(self), filters.clone());
         blocking(move || {
-            let used = engine.image_use();
+            let needs = gc::Needs::of(&engine);
             let wanted = |image: &StoredImage| {
                 let created = image
                     .record
@@ -234,7 +292,7 @@ impl Engine {
             Ok(engine
                 .images
                 .store
-                .prune(all, &wanted, &|id| used.contains_key(id))?)
+                .prune(all, &wanted, &|id| needs.has(id))?)
         })
         .await
     }
@@ -246,7 +304,7 @@ impl Engine {
     }
 }
 
-fn name_fact(name: &str) -> std::collections::BTreeMap<String, String> {
+pub(crate) fn name_fact(name: &str) -> std::collections::BTreeMap<String, String> {
     [("name".to_owned(), name.to_owned())].into()
 }
 

@@ -46,13 +46,24 @@ pub struct Info {
     pub warnings: Vec<String>,
 }
 
+/// Which kinds of things to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Images and their layers.
+    pub images: bool,
+    /// What containers have written.
+    pub containers: bool,
+    /// Volumes.
+    pub volumes: bool,
+}
+
 /// Space in use.
 #[derive(Debug, Clone, Default)]
 pub struct DiskUsage {
-    /// Bytes of all image layers.
+    /// Bytes of all image layers, and of what is kept as it came.
     pub layers_bytes: u64,
-    /// Images with the number of containers made from each.
-    pub images: Vec<(StoredImage, usize)>,
+    /// Images with the number of containers made from each, and the bytes that it shares.
+    pub images: Vec<(StoredImage, usize, u64)>,
     /// Containers with the bytes each has written and has in all, its logs included in the first.
     pub containers: Vec<(ContainerRecord, u64, u64)>,
     /// Volumes with their bytes and users.
@@ -104,40 +115,45 @@ impl Engine {
     ///
     /// # Errors
     /// If volumes cannot be listed.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let used = self.image_use();
-        let images: Vec<_> = self
-            .images()
-            .into_iter()
-            .map(|i| (i.clone(), used.get(&i.id()).copied().unwrap_or(0)))
-            .collect();
-        let containers = self
-            .containers
-            .all()
-            .iter()
-            .map(|c| {
-                let record = c.record();
-                let written = self.writable_size(&record.id) + self.log_size(&record.id);
-                let below = images
-                    .iter()
-                    .find(|(i, _)| Some(i.id()) == record.image_id)
-                    .map_or(0, |(i, _)| i.record.size);
-                (record, written, written + below)
-            })
-            .collect();
-        let volumes = self
-            .volumes(&Filters::default())?
-            .into_iter()
-            .map(|v| {
-                let (size, users) = (self.volume_size(&v.name), self.volume_use(&v.name));
-                (v, size, users)
-            })
-            .collect();
-        Ok(DiskUsage {
-            layers_bytes: self.image_disk_usage().layers_bytes,
-            images,
-            containers,
-            volumes,
-        })
+    pub fn disk_usage(&self, wanted: Wanted) -> Result<DiskUsage> {
+        let mut usage = DiskUsage::default();
+        if wanted.images {
+            let used = self.image_use();
+            let space = self.image_disk_usage();
+            usage.layers_bytes = space.layers_bytes + self.images.content.disk_usage();
+            usage.images = self
+                .images()
+                .into_iter()
+                .map(|image| {
+                    let users = used.get(&image.id()).copied().unwrap_or(0);
+                    let shared = space.shared_bytes.get(&image.id()).copied().unwrap_or(0);
+                    (image, users, shared)
+                })
+                .collect();
+        }
+        if wanted.containers {
+            let containers = self.containers.all();
+            usage.containers = containers
+                .iter()
+                .map(|container| {
+                    let record = container.record();
+                    let written = self.writable_size(&record.id) + self.log_size(&record.id);
+                    let image = record.image_id.and_then(|id| self.images.store.get(&id));
+                    let below = image.map_or(0, |image| image.record.size);
+                    (record, written, written + below)
+                })
+                .collect();
+        }
+        if wanted.volumes {
+            usage.volumes = self
+                .volumes(&Filters::default())?
+                .into_iter()
+                .map(|v| {
+                    let (size, users) = (self.volume_size(&v.name), self.volume_use(&v.name));
+                    (v, size, users)
+                })
+                .collect();
+        }
+        Ok(usage)
     }
 }

@@ -1,6 +1,6 @@
 //! The store's content in memory: every question is answered here, files are its durable copy.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hull_model::{Digest, Reference};
@@ -35,6 +35,55 @@ impl Index {
             self.release(old.layers());
         }
         self.retain(record.layers());
+    }
+
+    /// Takes an image out with its names: nobody finds it any more.
+    pub(crate) fn take_image(&mut self, id: &Digest) -> Option<Taken> {
+        let record = self.images.remove(id)?;
+        self.release(record.layers());
+        let names: Vec<String> = self.by_image.remove(id).into_iter().flatten().collect();
+        for name in &names {
+            self.names.remove(name);
+        }
+        Some(Taken { record, names })
+    }
+
+    /// Puts back what was taken.
+    pub(crate) fn put_back(&mut self, taken: Taken) {
+        let Taken { record, names } = taken;
+        let id = record.id;
+        self.add_image(record);
+        for name in &names {
+            self.names.insert(name.clone(), id);
+        }
+        self.by_image.entry(id).or_default().extend(names);
+    }
+
+    /// Whether an image was built upon this one.
+    pub(crate) fn has_children(&self, id: &Digest) -> bool {
+        self.images.values().any(|image| image.parent == Some(*id))
+    }
+
+    /// The images that one was built upon, the nearest first.
+    pub(crate) fn ancestors(&self, record: &ImageRecord) -> Vec<Digest> {
+        let mut row = Vec::new();
+        let mut next = record.parent;
+        while let Some(id) = next.filter(|id| !row.contains(id)) {
+            let Some(record) = self.images.get(&id) else {
+                break;
+            };
+            row.push(id);
+            next = record.parent;
+        }
+        row
+    }
+
+    /// Documents that records need. Whoever keeps one more names it here, or it is swept.
+    pub(crate) fn needed_blobs(&self) -> HashSet<Digest> {
+        let images = self.images.values();
+        images
+            .flat_map(|image| std::iter::once(image.id).chain(image.manifest))
+            .collect()
     }
 
     pub(crate) fn retain(&mut self, layers: &[Digest]) {
@@ -135,6 +184,13 @@ impl Index {
         })?;
         self.by_id(&id)
     }
+}
+
+/// An image on its way out.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) record: Arc<ImageRecord>,
+    pub(crate) names: Vec<String>,
 }
 
 /// How a user named an image.

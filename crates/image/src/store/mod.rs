@@ -11,15 +11,17 @@
 //! finds the old state or the new one, and removes layers that no record needs.
 
 mod files;
+mod gc;
+mod hold;
 mod index;
+mod open;
 mod packed;
 mod query;
 mod record;
 mod remove;
 mod transaction;
+mod usage;
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,16 +30,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use hull_model::{Digest, ErrorKind};
 
 use self::files::Dirs;
+pub use self::gc::{GcImage, GcPolicy, GcReason, GcReport};
+pub use self::hold::Hold;
 use self::index::Index;
 pub use self::packed::Packed;
-pub use self::query::{DiskUsage, HistoryLine};
+pub use self::query::HistoryLine;
 pub use self::record::{Image, ImageRecord, LayerMeta, RootKind};
 pub use self::remove::{ImageUser, RemoveOptions, Removed};
 pub(crate) use self::transaction::now;
 pub use self::transaction::parse_config;
+pub use self::transaction::{CaptureError, Upper};
 pub use self::transaction::{
     IngestError, LayerJob, LayerProgress, LayerSource, NewImage, Transaction,
 };
+pub use self::usage::DiskUsage;
 use crate::limits::Limits;
 
 /// Why an operation on the store failed.
@@ -156,90 +162,14 @@ pub struct ImageStore {
     index: RwLock<Index>,
     /// Held while files are moved into place or out of it.
     writing: Mutex<()>,
+    holds: Arc<hold::Holds>,
+    uses: hold::Uses,
     next_link: AtomicU32,
     cleaner: Mutex<Option<std::thread::JoinHandle<()>>>,
+    warnings: Vec<String>,
 }
 
 impl ImageStore {
-    /// Opens the store in `base`, making it if it is not there; removes what an interrupted
-    /// operation left.
-    ///
-    /// # Errors
-    /// If the directory cannot be used or a record is damaged.
-    pub fn open(base: &Path, limits: Limits) -> Result<Self, StoreError> {
-        let dirs = Dirs::create(base)?;
-        let mut trash = dirs.leftovers()?;
-        let mut index = Index::default();
-        let mut next_link = 1;
-        for name in files::names(&dirs.layers())? {
-            let dir = dirs.layers().join(&name);
-            if Digest::from_hex(&name).is_err() {
-                continue;
-            }
-            let meta: LayerMeta = files::read_json(&dir.join(META_FILE))?;
-            next_link = next_link.max(meta.link.saturating_add(1));
-            index.layers.insert(meta.diff_id, Arc::new(meta));
-        }
-        for name in files::names(&dirs.images())? {
-            if name.ends_with(".json") {
-                let record: ImageRecord = files::read_json(&dirs.images().join(&name))?;
-                index.add_image(Arc::new(record));
-            }
-        }
-        let mut names: BTreeMap<String, Digest> = match files::read_json(&dirs.refs()) {
-            Ok(names) => names,
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                BTreeMap::new()
-            }
-            Err(e) => return Err(e),
-        };
-        names.retain(|_, id| index.images.contains_key(id));
-        index.set_names(names);
-        let store = Self {
-            dirs,
-            limits,
-            index: RwLock::new(index),
-            writing: Mutex::new(()),
-            next_link: AtomicU32::new(next_link),
-            cleaner: Mutex::new(None),
-        };
-        trash.extend(store.trash_unused_layers()?.0);
-        store.repair_links()?;
-        store.remove_unused_blobs()?;
-        store.delete_later(trash);
-        Ok(store)
-    }
-
-    /// Deletes what lies in `tmp` without keeping the caller waiting: a daemon that starts after
-    /// an interrupted load has better things to do.
-    fn delete_later(&self, trash: Vec<PathBuf>) {
-        if trash.is_empty() {
-            return;
-        }
-        let thread = std::thread::Builder::new()
-            .name("image-cleaner".into())
-            .spawn(move || {
-                for path in trash {
-                    // What stays is found again when the store is opened next.
-                    let _ = files::delete(&path);
-                }
-            });
-        *self.cleaner.lock().unwrap_or_else(PoisonError::into_inner) = thread.ok();
-    }
-
-    /// Waits until what an interrupted operation left, found by [`Self::open`], is deleted.
-    pub fn wait_until_clean(&self) {
-        let cleaner = self
-            .cleaner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = cleaner {
-            // A panic there has been reported by the thread itself.
-            let _ = thread.join();
-        }
-    }
-
     /// The bounds that apply to foreign images.
     pub fn limits(&self) -> &Limits {
         &self.limits
@@ -296,35 +226,6 @@ impl ImageStore {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Makes missing short links and removes those whose layer is gone.
-    fn repair_links(&self) -> Result<(), StoreError> {
-        let index = self.read_index();
-        for meta in index.layers.values() {
-            self.make_link(meta)?;
-        }
-        for name in files::names(&self.dirs.links())? {
-            let link = self.dirs.links().join(name);
-            if fs::metadata(&link).is_err() {
-                files::delete(&link)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_unused_blobs(&self) -> Result<(), StoreError> {
-        let index = self.read_index();
-        for name in files::names(&self.dirs.blobs())? {
-            let used = Digest::from_hex(&name).is_ok_and(|blob| {
-                index.images.contains_key(&blob)
-                    || index.images.values().any(|i| i.manifest == Some(blob))
-            });
-            if !used {
-                files::delete(&self.dirs.blobs().join(name))?;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Questions to the store: lookup, lists, history, sizes, directories of layers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -29,17 +29,6 @@ pub struct HistoryLine {
     pub comment: String,
     /// Tags of the image, for the newest line.
     pub tags: Vec<String>,
-}
-
-/// Space taken by images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// Number of images.
-    pub images: usize,
-    /// Bytes of all layers.
-    pub layers_bytes: u64,
-    /// Bytes that only images without a user need.
-    pub reclaimable_bytes: u64,
 }
 
 impl ImageStore {
@@ -205,23 +194,5 @@ impl ImageStore {
             first.tags = image.familiar_tags();
         }
         lines
-    }
-
-    /// Space taken by layers, and how much of it would be free if images without a user went.
-    pub fn disk_usage(&self, in_use: &dyn Fn(&Digest) -> bool) -> DiskUsage {
-        let index = self.read_index();
-        let mut needed: HashSet<Digest> = HashSet::new();
-        for image in index.images.values().filter(|image| in_use(&image.id)) {
-            needed.extend(image.layers());
-        }
-        let sum = |wanted: &dyn Fn(&Digest) -> bool| -> u64 {
-            let wanted = index.layers.values().filter(|l| wanted(&l.diff_id));
-            wanted.map(|l| l.tree_bytes).sum()
-        };
-        DiskUsage {
-            images: index.images.len(),
-            layers_bytes: sum(&|_| true),
-            reclaimable_bytes: sum(&|id| !needed.contains(id)),
-        }
     }
 }

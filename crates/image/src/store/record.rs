@@ -38,6 +38,9 @@ pub struct ImageRecord {
     pub comment: String,
     /// When it was stored, RFC 3339.
     pub stored: String,
+    /// When it last got a name, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tagged: Option<String>,
     /// For a built-in image: what it was made from, so that it is made anew when that changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_stamp: Option<String>,

@@ -1,13 +1,14 @@
 //! Names given and taken, images and layers removed.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use hull_model::{Digest, Reference};
 
-use super::index::{Meaning, name_key, repository_of};
+use super::index::{Index, Meaning, Taken, name_key, repository_of};
 use super::record::ImageRecord;
-use super::{ImageStore, StoreError, files};
+use super::{ImageStore, StoreError, files, now};
 
 /// A container that needs an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub struct ImageUser {
 pub struct RemoveOptions {
     /// Take all names off, and the name even of an image that a stopped container needs.
     pub force: bool,
+    /// Leave the nameless images below it, which otherwise go with the last one built upon them.
+    pub keep_parents: bool,
 }
 
 /// What was removed, in the order in which it is reported.
@@ -41,25 +44,31 @@ impl ImageStore {
     /// If the image does not exist or the names cannot be written.
     pub fn tag(&self, id: &Digest, name: &Reference) -> Result<(), StoreError> {
         let _writing = self.lock_writing();
-        let mut names = {
+        let (record, mut names) = {
             let index = self.read_index();
-            index
+            let record = index
                 .by_id(id)
                 .ok_or_else(|| StoreError::not_found(&id.to_string()))?;
-            index.names.clone()
+            (Arc::clone(record), index.names.clone())
         };
+        let record = ImageRecord {
+            tagged: Some(now()),
+            ..ImageRecord::clone(&record)
+        };
+        self.dirs.write_json(&self.image_file(id), &record)?;
         names.insert(name_key(name), *id);
-        self.write_names(names)
-    }
-
-    fn write_names(&self, names: super::index::Names) -> Result<(), StoreError> {
         self.dirs.write_json(&self.dirs.refs(), &names)?;
-        self.write_index().set_names(names);
+        let mut index = self.write_index();
+        // It has the same layers as before, so nobody gains or loses one.
+        index.images.insert(*id, Arc::new(record));
+        index.set_names(names);
+        drop(index);
+        self.used(id);
         Ok(())
     }
 
     /// Removes a name, and the image with its last name, as `docker rmi` does. `users` lists the
-    /// containers that need an image; the caller makes sure that none is added meanwhile.
+    /// containers that need an image. An image that is held is not removed.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], or [`StoreError::Conflict`] while it is needed.
@@ -69,45 +78,75 @@ impl ImageStore {
         options: RemoveOptions,
         users: &dyn Fn(&Digest) -> Vec<ImageUser>,
     ) -> Result<Vec<Removed>, StoreError> {
-        let (record, meaning) = self.meaning(name)?;
-        let mut removed = Vec::new();
-        {
+        let removed = {
             let _writing = self.lock_writing();
+            let held = self.holds.lock();
+            let (record, meaning) = self.meaning(name)?;
             let id = record.id;
-            let known: Vec<String> = {
+            let (known, children) = {
                 let index = self.read_index();
                 let names = index.by_image.get(&id).into_iter().flatten();
-                names.cloned().collect()
+                (names.cloned().collect::<Vec<_>>(), index.has_children(&id))
             };
-            let users = users(&id);
-            let mut names = self.read_index().names.clone();
             let gone: Vec<String> = match &meaning {
                 Meaning::Name(reference) => names_to_take(&known, reference),
                 Meaning::Id => known.clone(),
             };
             let last = gone.len() == known.len();
+            let in_use = users(&id);
             if last {
-                check_removal(&record, &meaning, &known, options, &users, name)?;
-            }
-            for key in &gone {
-                names.remove(key);
-                if let Ok(reference) = key.parse::<Reference>() {
-                    removed.push(Removed::Untagged(reference.familiar()));
+                let wish = Wish {
+                    name,
+                    meaning: &meaning,
+                    force: options.force,
+                };
+                wish.check(&record, &known, &in_use, children)?;
+                if held.contains_key(&id) {
+                    return Err(StoreError::Conflict(format!(
+                        "unable to remove {name:?}: a container of it is being created: try again"
+                    )));
                 }
             }
-            self.write_names(names)?;
             // An image that a stopped container needs stays, nameless, until that is gone.
-            if last && users.is_empty() && !self.has_children(&id) {
-                self.delete_image(&record)?;
-                removed.push(Removed::Deleted(id));
+            if last && in_use.is_empty() && !children {
+                let mut parents = self.read_index().ancestors(&record);
+                if options.keep_parents {
+                    parents.clear();
+                }
+                // A parent that is needed ends the row.
+                let needed = |id: &Digest| held.contains_key(id) || !users(id).is_empty();
+                parents.truncate(parents.iter().take_while(|id| !needed(id)).count());
+                let taken = {
+                    let mut index = self.write_index();
+                    let mut taken: Vec<Taken> = index.take_image(&id).into_iter().collect();
+                    take_nameless(&mut index, &parents, &mut taken);
+                    taken
+                };
+                drop(held);
+                self.finish_removal(taken)?
+            } else {
+                drop(held);
+                self.untag(&gone)?
             }
-        }
+        };
         self.remove_unused_layers()?;
         Ok(removed)
     }
 
-    /// Removes images that nobody needs: those without a tag, or with `all` also those with one.
-    /// Returns what went and how many bytes it freed.
+    fn untag(&self, gone: &[String]) -> Result<Vec<Removed>, StoreError> {
+        let mut names = self.read_index().names.clone();
+        let mut removed = Vec::new();
+        for key in gone {
+            names.remove(key);
+            removed.extend(untagged(key));
+        }
+        self.dirs.write_json(&self.dirs.refs(), &names)?;
+        self.write_index().set_names(names);
+        Ok(removed)
+    }
+
+    /// Removes images that nobody needs: those without a tag, or with `all` also those with one,
+    /// but for the built-in ones. Returns what went and how many bytes it freed.
     ///
     /// # Errors
     /// If a file operation fails; what was removed before stays removed.
@@ -117,54 +156,90 @@ impl ImageStore {
         wanted: &dyn Fn(&super::Image) -> bool,
         in_use: &dyn Fn(&Digest) -> bool,
     ) -> Result<(Vec<Removed>, u64), StoreError> {
-        let mut removed = Vec::new();
-        for image in self.list() {
-            let id = image.id();
-            let dangling = image.tags.is_empty();
-            let builtin = image.record.source_stamp.is_some();
-            if !(dangling || all && !builtin)
-                || in_use(&id)
-                || !wanted(&image)
-                || self.has_children(&id)
-            {
-                continue;
-            }
-            let _writing = self.lock_writing();
-            let mut names = self.read_index().names.clone();
-            names.retain(|_, owner| *owner != id);
-            self.write_names(names)?;
-            let gone = image.tags.iter().chain(&image.digests);
-            removed.extend(gone.map(|name| Removed::Untagged(name.familiar())));
-            self.delete_image(&image.record)?;
-            removed.push(Removed::Deleted(id));
-        }
+        let removed = self.take_where(in_use, &mut |index, _| {
+            let images = index.images.values().map(|record| index.image(record));
+            images
+                .filter(|image| image.tags.is_empty() || all && image.record.source_stamp.is_none())
+                .filter(|image| wanted(image))
+                .map(|image| image.id())
+                .collect()
+        })?;
         let freed = self.remove_unused_layers()?;
         Ok((removed, freed))
     }
 
-    fn has_children(&self, id: &Digest) -> bool {
-        let index = self.read_index();
-        index.images.values().any(|i| i.parent == Some(*id))
+    /// Removes of the images that `choose` names those that nobody needs and none that stays was
+    /// built upon. Nobody can begin to use one while it chooses; it must not ask the store.
+    pub(super) fn take_where(
+        &self,
+        in_use: &dyn Fn(&Digest) -> bool,
+        choose: &mut dyn FnMut(&Index, &HashSet<Digest>) -> Vec<Digest>,
+    ) -> Result<Vec<Removed>, StoreError> {
+        let _writing = self.lock_writing();
+        let mut taken = Vec::new();
+        {
+            let held = self.holds.lock();
+            let needed = self.needed(&held, in_use);
+            let mut index = self.write_index();
+            let mut left = choose(&index, &needed);
+            left.retain(|id| !needed.contains(id));
+            loop {
+                let before = left.len();
+                left.retain(|id| {
+                    let stays = index.has_children(id);
+                    if !stays {
+                        taken.extend(index.take_image(id));
+                    }
+                    stays
+                });
+                if left.len() == before {
+                    break;
+                }
+            }
+        }
+        self.finish_removal(taken)
     }
 
-    /// Removes the record; its layers go with [`Self::remove_unused_layers`].
-    fn delete_image(&self, record: &Arc<ImageRecord>) -> Result<(), StoreError> {
-        files::delete(&self.image_file(&record.id))?;
-        let manifest_needed = {
-            let mut index = self.write_index();
-            if index.images.remove(&record.id).is_some() {
-                index.release(record.layers());
+    /// Images that are held or that a container uses. `in_use` is asked while the index is free:
+    /// whoever answers may look into it.
+    pub(super) fn needed(
+        &self,
+        held: &HashMap<Digest, usize>,
+        in_use: &dyn Fn(&Digest) -> bool,
+    ) -> HashSet<Digest> {
+        let all: Vec<Digest> = self.read_index().images.keys().copied().collect();
+        all.into_iter()
+            .filter(|id| held.contains_key(id) || in_use(id))
+            .collect()
+    }
+
+    /// Makes the going of images durable: names first, so that none leads nowhere. Their layers go
+    /// with [`Self::remove_unused_layers`].
+    fn finish_removal(&self, taken: Vec<Taken>) -> Result<Vec<Removed>, StoreError> {
+        if taken.iter().any(|one| !one.names.is_empty()) {
+            let names = self.read_index().names.clone();
+            if let Err(error) = self.dirs.write_json(&self.dirs.refs(), &names) {
+                let mut index = self.write_index();
+                for one in taken {
+                    index.put_back(one);
+                }
+                return Err(error);
             }
-            let mut images = index.images.values();
-            images.any(|other| other.manifest.is_some() && other.manifest == record.manifest)
-        };
-        files::delete(&self.blob_file(&record.id))?;
-        if let Some(manifest) = record.manifest
-            && !manifest_needed
-        {
-            files::delete(&self.blob_file(&manifest))?;
         }
-        Ok(())
+        let needed = self.read_index().needed_blobs();
+        let mut removed = Vec::new();
+        for Taken { record, names } in taken {
+            files::delete(&self.image_file(&record.id))?;
+            for blob in std::iter::once(record.id).chain(record.manifest) {
+                if !needed.contains(&blob) {
+                    files::delete(&self.blob_file(&blob))?;
+                }
+            }
+            self.uses.forget(&record.id);
+            removed.extend(names.iter().filter_map(|name| untagged(name)));
+            removed.push(Removed::Deleted(record.id));
+        }
+        Ok(removed)
     }
 
     /// Removes layers that no image and no transaction needs; returns the bytes freed.
@@ -191,6 +266,39 @@ impl ImageStore {
         }
         Ok((trash, freed))
     }
+
+    /// Deletes documents that no record needs; returns how many. The caller holds `writing`, so
+    /// that none is between its document and its record.
+    pub(super) fn remove_unused_blobs(&self) -> Result<usize, StoreError> {
+        let needed = self.read_index().needed_blobs();
+        let mut count = 0;
+        for name in files::names(&self.dirs.blobs())? {
+            if !Digest::from_hex(&name).is_ok_and(|blob| needed.contains(&blob)) {
+                files::delete(&self.dirs.blobs().join(name))?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn untagged(key: &str) -> Option<Removed> {
+    let reference: Reference = key.parse().ok()?;
+    Some(Removed::Untagged(reference.familiar()))
+}
+
+/// Takes the nameless images along that the one taken was built upon, the nearest first.
+fn take_nameless(index: &mut Index, parents: &[Digest], taken: &mut Vec<Taken>) {
+    for id in parents {
+        let named = index
+            .by_image
+            .get(id)
+            .is_some_and(|names| !names.is_empty());
+        if named || index.has_children(id) {
+            return;
+        }
+        taken.extend(index.take_image(id));
+    }
 }
 
 /// Names that go when one is removed: the name itself, and with the last tag of a repository
@@ -209,40 +317,61 @@ fn names_to_take(known: &[String], reference: &Reference) -> Vec<String> {
     taken
 }
 
-fn check_removal(
-    record: &ImageRecord,
-    meaning: &Meaning,
-    known: &[String],
-    options: RemoveOptions,
-    users: &[ImageUser],
-    name: &str,
-) -> Result<(), StoreError> {
-    let id = record.id.hex();
-    let short = id.get(..12).unwrap_or(&id);
-    if let Some(user) = users.iter().find(|user| user.running) {
-        return Err(StoreError::Conflict(format!(
-            "unable to remove {name:?} (cannot be forced): image {short} is being used by running container {}",
-            user.container
-        )));
-    }
-    if options.force {
-        return Ok(());
-    }
-    if let Some(user) = users.first() {
-        return Err(StoreError::Conflict(format!(
-            "unable to remove {name:?} (must force): container {} is using its referenced image {short}",
-            user.container
-        )));
-    }
-    if *meaning == Meaning::Id {
-        let mut repositories: Vec<&str> = known.iter().map(|n| repository_of(n)).collect();
-        repositories.sort_unstable();
-        repositories.dedup();
-        if repositories.len() > 1 {
+/// What the user asked for.
+struct Wish<'a> {
+    name: &'a str,
+    meaning: &'a Meaning,
+    force: bool,
+}
+
+impl Wish<'_> {
+    /// Whether an image may lose its last name.
+    fn check(
+        &self,
+        record: &ImageRecord,
+        known: &[String],
+        users: &[ImageUser],
+        children: bool,
+    ) -> Result<(), StoreError> {
+        let name = self.name;
+        let id = record.id.hex();
+        let short = id.get(..12).unwrap_or(&id);
+        if let Some(user) = users.iter().find(|user| user.running) {
+            return Err(StoreError::Conflict(format!(
+                "unable to remove {name:?} (cannot be forced): image {short} is being used by running container {}",
+                user.container
+            )));
+        }
+        let by_id = *self.meaning == Meaning::Id;
+        // By its name it loses that alone, and stays for those built upon it.
+        if by_id && children {
+            return Err(StoreError::Conflict(format!(
+                "unable to delete {short} (cannot be forced): image has dependent child images"
+            )));
+        }
+        if self.force {
+            return Ok(());
+        }
+        if let Some(user) = users.first() {
+            return Err(StoreError::Conflict(format!(
+                "unable to remove {name:?} (must force): container {} is using its referenced image {short}",
+                user.container
+            )));
+        }
+        if by_id && !is_single(known) {
             return Err(StoreError::Conflict(format!(
                 "unable to delete {short} (must be forced): image is referenced in multiple repositories"
             )));
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// At most one tag, and digests in its repository alone.
+fn is_single(known: &[String]) -> bool {
+    let tags = known.iter().filter(|name| !name.contains('@')).count();
+    let mut repositories: Vec<&str> = known.iter().map(|name| repository_of(name)).collect();
+    repositories.sort_unstable();
+    repositories.dedup();
+    tags <= 1 && repositories.len() <= 1
 }

@@ -1,6 +1,8 @@
 //! Adding images: layers are unpacked under `tmp`, then everything moves into place at once.
 //! Whoever brings layers (an archive now, a registry the same way) implements [`LayerSource`].
 
+mod capture;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{self, Read};
@@ -14,14 +16,16 @@ use rustix::fs::{CWD, Mode, OFlags, fsync, openat, syncfs};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub use self::capture::{CaptureError, Upper};
 use super::index::name_key;
 use super::record::{Image, ImageRecord, LayerMeta, RootKind};
 use super::{ImageStore, META_FILE, StoreError, files};
 use crate::hash::digest_of;
 use crate::unpack::{Expectation, UnpackError, unpack_layer};
 
-/// How many layers are unpacked at the same time.
-const UNPACK_THREADS: usize = 2;
+/// Fewest and most layers that come in at the same time unless somebody says otherwise: each keeps
+/// a connection and about one and a half processors busy.
+const AT_ONCE: (usize, usize) = (3, 6);
 /// Bytes between two reports of progress on one layer.
 const PROGRESS_STEP_BYTES: u64 = 1 << 20;
 
@@ -54,6 +58,11 @@ pub enum LayerProgress {
         /// Name of the source.
         name: String,
     },
+    /// Others come first.
+    Waiting {
+        /// Name of the source.
+        name: String,
+    },
     /// So many bytes of the stream are unpacked.
     Unpacking {
         /// Name of the source.
@@ -62,6 +71,11 @@ pub enum LayerProgress {
         done: u64,
         /// Bytes in all, 0 if unknown.
         total: u64,
+    },
+    /// All of its stream has been read; the last of it is still being unpacked.
+    Fetched {
+        /// Name of the source.
+        name: String,
     },
     /// It is complete and verified.
     Complete {
@@ -116,6 +130,7 @@ pub struct Transaction<'s> {
     /// Layers that must not be removed meanwhile.
     pinned: Vec<Digest>,
     numbers: AtomicUsize,
+    at_once: usize,
 }
 
 impl ImageStore {
@@ -132,6 +147,7 @@ impl ImageStore {
             fresh: BTreeMap::new(),
             pinned: Vec::new(),
             numbers: AtomicUsize::new(0),
+            at_once: default_at_once(),
         })
     }
 }
@@ -140,6 +156,11 @@ impl Transaction<'_> {
     /// A directory for temporary files that goes with the transaction.
     pub(crate) fn dir(&self) -> &std::path::Path {
         &self.dir
+    }
+
+    /// Sets how many layers come in at the same time.
+    pub fn set_at_once(&mut self, layers: usize) {
+        self.at_once = layers.max(1);
     }
 
     /// Layers that unpacking warned about.
@@ -195,6 +216,11 @@ impl Transaction<'_> {
         todo.sort_by_key(|&n| {
             std::cmp::Reverse(jobs.get(n).map_or(0, |job| job.source.packed_bytes()))
         });
+        for job in todo.iter().skip(self.at_once).filter_map(|&n| jobs.get(n)) {
+            progress(LayerProgress::Waiting {
+                name: job.source.name(),
+            });
+        }
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let done: Mutex<Vec<(usize, Result<LayerOut, IngestError>)>> = Mutex::new(Vec::new());
@@ -217,7 +243,7 @@ impl Transaction<'_> {
         };
         if todo.len() > 1 {
             std::thread::scope(|scope| {
-                for _ in 0..UNPACK_THREADS.min(todo.len()) {
+                for _ in 0..self.at_once.min(todo.len()) {
                     scope.spawn(worker);
                 }
             });
@@ -301,7 +327,13 @@ impl Transaction<'_> {
         .map_err(|e| StoreError::io("open", &path, e))?;
         let reported = AtomicU64::new(0);
         let report = |bytes: u64| {
-            if bytes - reported.load(Ordering::Relaxed) >= PROGRESS_STEP_BYTES {
+            if total > 0 && bytes == total && reported.swap(bytes, Ordering::Relaxed) != bytes {
+                progress(LayerProgress::Fetched {
+                    name: name.to_owned(),
+                });
+                return;
+            }
+            if bytes.saturating_sub(reported.load(Ordering::Relaxed)) >= PROGRESS_STEP_BYTES {
                 reported.store(bytes, Ordering::Relaxed);
                 progress(LayerProgress::Unpacking {
                     name: name.to_owned(),
@@ -334,7 +366,13 @@ impl Transaction<'_> {
             moved: unpacked.moved,
             warnings: unpacked.warnings,
         };
-        self.store.dirs.write_json(&path.join(META_FILE), &meta)?;
+        // Made durable with the layer, by the sync of the commit.
+        let meta_file = path.join(META_FILE);
+        let document = serde_json::to_vec(&meta).map_err(|source| StoreError::Json {
+            path: meta_file.clone(),
+            source,
+        })?;
+        fs::write(&meta_file, document).map_err(|e| StoreError::io("write", &meta_file, e))?;
         progress(LayerProgress::Complete {
             name: name.to_owned(),
             diff_id: meta.diff_id,
@@ -379,12 +417,16 @@ impl Transaction<'_> {
         let mut index = store.write_index();
         for record in &records {
             index.add_image(record.clone());
+            store.uses.arrived(record.id);
         }
         index.set_names(names);
         Ok(records.iter().map(|record| index.image(record)).collect())
     }
 
-    fn write_image(&self, image: NewImage) -> Result<(ImageRecord, Vec<Reference>), StoreError> {
+    fn write_image(
+        &mut self,
+        image: NewImage,
+    ) -> Result<(ImageRecord, Vec<Reference>), StoreError> {
         let store = self.store;
         let id = digest_of(&image.config);
         if image.root != RootKind::Host && image.config == crate::builtin::host_config()? {
@@ -399,13 +441,12 @@ impl Transaction<'_> {
                 source,
             })?;
         let mut size = 0;
-        {
-            let index = store.read_index();
-            for layer in &config.rootfs.diff_ids {
-                let meta = index.layers.get(layer);
-                let meta = meta.ok_or(StoreError::LayerMissing(*layer))?;
-                size += meta.tree_bytes;
+        for layer in &config.rootfs.diff_ids {
+            // Layers that were here before must stay until the record says who needs them.
+            if !self.pin(layer) {
+                return Err(StoreError::LayerMissing(*layer));
             }
+            size += store.layer(layer).map_or(0, |meta| meta.tree_bytes);
         }
         store.dirs.write(&store.blob_file(&id), &image.config)?;
         let mut manifest = None;
@@ -423,6 +464,7 @@ impl Transaction<'_> {
             manifest,
             comment: image.comment,
             stored: now(),
+            tagged: (!image.names.is_empty()).then(now),
             source_stamp: image.source_stamp,
         };
         store.dirs.write_json(&store.image_file(&id), &record)?;
@@ -436,6 +478,12 @@ impl Drop for Transaction<'_> {
         // Best effort: what stays is removed when the store is opened next.
         let _ = files::delete(&self.dir);
     }
+}
+
+/// As many as the machine has processors, within [`AT_ONCE`].
+fn default_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.clamp(AT_ONCE.0, AT_ONCE.1)
 }
 
 type LayerOut = (PathBuf, LayerMeta);
@@ -460,6 +508,7 @@ impl Read for Stoppable<'_> {
 /// # Errors
 /// If it is no JSON, or a member has another type than the specification says.
 pub fn parse_config(bytes: &[u8]) -> serde_json::Result<ImageConfig> {
+    hull_model::json::check_values(bytes).map_err(serde::de::Error::custom)?;
     let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
     if let Some(object) = value.as_object_mut() {
         object.retain(|_, member| !member.is_null());

@@ -1,11 +1,15 @@
 //! `hull images`: the list of images.
 
 use clap::Args;
+use hull_client::Filters;
 
+use super::tree;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::format::{human, image, list};
+use crate::output;
 use crate::spec::{Arity, command};
+use crate::streams::terminal;
 use crate::values::filter;
 
 /// Arguments of `hull images`.
@@ -29,6 +33,9 @@ pub(crate) struct ListArgs {
     /// Only show image IDs
     #[arg(short, long)]
     quiet: bool,
+    /// List multi-platform images as a tree; with -a also their layers
+    #[arg(long)]
+    tree: bool,
     /// A repository, or one image of it
     args: Vec<String>,
 }
@@ -46,6 +53,9 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
     let mut filters = filter::collect(&args.filter);
     if let Some(name) = args.args.first() {
         filters.insert("reference".to_owned(), vec![name.clone()]);
+    }
+    if args.tree {
+        return as_tree(context, &args, &filters).await;
     }
     let images = context
         .client()
@@ -68,5 +78,32 @@ async fn run(context: &Context, args: ListArgs) -> Result<u8, CliError> {
         image::LISTING
     };
     list::print(&listing, &rows, args.format.as_deref(), args.quiet)?;
+    Ok(0)
+}
+
+async fn as_tree(context: &Context, args: &ListArgs, filters: &Filters) -> Result<u8, CliError> {
+    let unfit = [
+        ("quiet", args.quiet),
+        ("no-trunc", args.no_trunc),
+        ("digests", args.digests),
+        ("format", args.format.is_some()),
+    ];
+    if let Some((flag, _)) = unfit.iter().find(|(_, given)| *given) {
+        return Err(CliError::new(format!(
+            "--{flag} is not supported with --tree"
+        )));
+    }
+    let mut images = context
+        .client()
+        .await?
+        .image_list_with_manifests(args.all, filters)
+        .await?;
+    images.sort_by_key(|image| std::cmp::Reverse(image.created));
+    let width = if terminal::stdout_is_terminal() {
+        terminal::size().map(|(_, columns)| usize::from(columns))
+    } else {
+        None
+    };
+    output::print(&tree::render(&images, args.all, width))?;
     Ok(0)
 }

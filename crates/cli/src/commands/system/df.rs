@@ -57,8 +57,12 @@ command!(
 
 async fn run(context: &Context, args: DfArgs) -> Result<u8, CliError> {
     let usage = context.client().await?.disk_usage().await?;
-    if args.verbose && args.format.is_none() {
-        output::print(&verbose(&usage)?)?;
+    if args.verbose {
+        let text = match args.format.as_deref() {
+            None | Some("" | "table") => verbose(&usage)?,
+            Some(format) => list::render(&LISTING, &[detailed(&usage)], Some(format), false)?,
+        };
+        output::print(&text)?;
         return Ok(0);
     }
     list::print(&LISTING, &rows(&usage), args.format.as_deref(), false)?;
@@ -154,7 +158,14 @@ fn row(kind: &str, total: usize, active: usize, size: i64, reclaimable: i64) -> 
     Value::Map(map)
 }
 
-fn verbose(usage: &DiskUsage) -> Result<String, CliError> {
+/// The rows of each kind.
+struct Details {
+    images: Vec<Value>,
+    containers: Vec<Value>,
+    volumes: Vec<Value>,
+}
+
+fn details(usage: &DiskUsage) -> Details {
     let now = human::now();
     let images: Vec<Value> = usage
         .images
@@ -173,7 +184,34 @@ fn verbose(usage: &DiskUsage) -> Result<String, CliError> {
             container::row(&own, false, now)
         })
         .collect();
-    let volumes: Vec<Value> = usage.volumes.iter().map(volume::list::row).collect();
+    Details {
+        images,
+        containers,
+        volumes: usage.volumes.iter().map(volume::list::row).collect(),
+    }
+}
+
+/// What a template of `-v` works on.
+fn detailed(usage: &DiskUsage) -> Value {
+    let Details {
+        images,
+        containers,
+        volumes,
+    } = details(usage);
+    let mut map = Map::of_type("*formatter.diskUsageContext");
+    map.push("Images", Value::List(images));
+    map.push("Containers", Value::List(containers));
+    map.push("Volumes", Value::List(volumes));
+    map.push("BuildCache", Value::List(Vec::new()));
+    Value::Map(map)
+}
+
+fn verbose(usage: &DiskUsage) -> Result<String, CliError> {
+    let Details {
+        images,
+        containers,
+        volumes,
+    } = details(usage);
     Ok(format!(
         "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}\nBuild cache usage: 0B\n\n{}",
         list::render(&image::LISTING_OF_USAGE, &images, None, false)?,
