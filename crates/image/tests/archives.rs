@@ -433,6 +433,8 @@ fn import_with_changes_and_export_of_the_tree_round_trip() {
         .dir("d")
         .pax(&[("SCHILY.xattr.user.k", b"v"), ("uid", b"5000000")])
         .file("d/a", "content")
+        // The last word on the owner is the link's.
+        .pax(&[("uid", b"5000000")])
         .hard_link("d/b", "d/a")
         .symlink("l", "d/a")
         .entry(tar::EntryType::Fifo, b"p", b"", 0o600, b"")
