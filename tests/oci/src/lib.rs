@@ -1,24 +1,31 @@
 //! Bundles and runtimes for the conformance suite and the attacks: `hull-oci` as it was built, and
 //! Debian's runc and crun, which show that the suite asks for nothing strange.
 
+mod bundle;
+pub mod host;
+pub mod sockets;
+
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use hull_testkit::{paths, wait_until};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
-const BUSYBOX: &str = "/bin/busybox";
+pub use bundle::Bundle;
+
 /// crun refuses to begin on a hybrid host whose unified hierarchy has a controller: it gets a mount
 /// namespace without that.
-const WITHOUT_UNIFIED: &str = "umount /sys/fs/cgroup/unified 2>/dev/null; exec crun \"$@\"";
+const WITHOUT_UNIFIED: &str = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"";
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// Where systemd puts the containers of the suite.
+const SLICE: &str = "system.slice";
 
 /// Which program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +34,7 @@ pub enum Kind {
     Hull,
     /// Debian's runc.
     Runc,
-    /// Debian's crun, which leaves control groups alone: it cannot use those of a hybrid host.
+    /// Debian's crun. It cannot use the control groups of a hybrid host, and leaves them alone there.
     Crun,
 }
 
@@ -49,11 +56,21 @@ impl Kind {
     }
 }
 
+/// Who makes control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// The runtime itself.
+    Files,
+    /// systemd, which it asks.
+    Systemd,
+}
+
 /// A runtime with its own `--root`, control group and folder; all is taken away in the end.
 #[derive(Debug)]
 pub struct Runtime {
     /// Which program.
     pub kind: Kind,
+    manager: Manager,
     dir: TempDir,
     group: String,
 }
@@ -69,28 +86,6 @@ pub struct Said {
     pub err: String,
 }
 
-/// A folder with config.json and a root file system of busybox.
-#[derive(Debug)]
-pub struct Bundle {
-    /// The bundle.
-    pub dir: PathBuf,
-    /// What is written to config.json by [`Bundle::write`].
-    pub config: Value,
-}
-
-fn applets() -> &'static [String] {
-    static APPLETS: OnceLock<Vec<String>> = OnceLock::new();
-    APPLETS.get_or_init(|| {
-        let list = Command::new(BUSYBOX).arg("--list").output();
-        let text = list.expect("install busybox-static").stdout;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        text.lines()
-            .filter(|name| *name != "busybox")
-            .map(str::to_owned)
-            .collect()
-    })
-}
-
 impl Runtime {
     /// One that nobody else uses.
     ///
@@ -98,10 +93,20 @@ impl Runtime {
     /// If its folder cannot be made.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
+        Self::with(kind, Manager::Files)
+    }
+
+    /// The same, with a manager of control groups.
+    ///
+    /// # Panics
+    /// If its folder cannot be made.
+    #[must_use]
+    pub fn with(kind: Kind, manager: Manager) -> Self {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         Self {
             kind,
+            manager,
             dir: tempfile::Builder::new()
                 .prefix("oci-")
                 .tempdir()
@@ -119,25 +124,98 @@ impl Runtime {
     /// The `cgroupsPath` of a container.
     #[must_use]
     pub fn cgroup(&self, id: &str) -> String {
-        format!("/{}/{id}", self.group)
+        match self.manager {
+            Manager::Files => format!("/{}/{id}", self.group),
+            Manager::Systemd => format!("{SLICE}:{}:{id}", self.group),
+        }
+    }
+
+    /// Whether it makes control groups here.
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.kind != Kind::Crun || host::is_pure_v2()
     }
 
     /// Its command line.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = match self.kind {
-            Kind::Hull => Command::new(paths::dist().join("hull-oci")),
-            Kind::Runc => Command::new("runc"),
-            Kind::Crun => {
-                let mut command = Command::new("unshare");
-                command.args(["--mount", "sh", "-c", WITHOUT_UNIFIED, "crun"]);
-                command.arg("--cgroup-manager=disabled");
-                command
-            }
+        self.by(&[], args)
+    }
+
+    /// Its command line as a user without privileges, from whose folder it runs.
+    ///
+    /// # Panics
+    /// If the program cannot be copied to where the user may read it.
+    #[must_use]
+    pub fn command_as(&self, user: u32, home: &Path, args: &[&str]) -> Command {
+        let _ = fs::set_permissions(self.dir(), fs::Permissions::from_mode(0o755));
+        let (uid, gid) = (format!("--reuid={user}"), format!("--regid={user}"));
+        let mut command = self.by(&["setpriv", &uid, &gid, "--clear-groups"], args);
+        command
+            .current_dir(home)
+            .env("HOME", home)
+            .env("XDG_RUNTIME_DIR", home);
+        command
+    }
+
+    /// Its command line below a script of bash, in which it is `"$@"`.
+    #[must_use]
+    pub fn within(&self, script: &str, args: &[&str]) -> Command {
+        let inner = self.command(args);
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "bash"]);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// What comes before the program, and what follows it.
+    fn by(&self, before: &[&str], args: &[&str]) -> Command {
+        let mut words: Vec<&OsStr> = before.iter().map(OsStr::new).collect();
+        let program = match self.kind {
+            Kind::Hull if before.is_empty() => paths::dist().join("hull-oci"),
+            Kind::Hull => self.copy_of_program(),
+            Kind::Runc => PathBuf::from("runc"),
+            Kind::Crun => PathBuf::from("crun"),
         };
-        command.arg("--root").arg(self.dir.path().join("root"));
+        words.push(program.as_os_str());
+        let mut command = if self.has_groups() {
+            let mut command = Command::new(words.remove(0));
+            command.args(words);
+            command
+        } else {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", WITHOUT_UNIFIED, "sh"]);
+            command.args(words).arg("--cgroup-manager=disabled");
+            command
+        };
+        let root = if before.is_empty() {
+            "root"
+        } else {
+            "root-of-user"
+        };
+        command.arg("--root").arg(self.dir.path().join(root));
+        if self.manager == Manager::Systemd {
+            command.arg("--systemd-cgroup");
+        }
         command.args(args).stdin(Stdio::null());
         command
+    }
+
+    /// Ours, where others than root may read it.
+    fn copy_of_program(&self) -> PathBuf {
+        let copy = self.dir.path().join("hull-oci");
+        if !copy.exists() {
+            // By another program: a descriptor open for writing here would be inherited by what other
+            // threads start, and who writes to a program cannot run it.
+            let from = paths::dist().join("hull-oci");
+            let copied = Command::new("cp").arg(from).arg(&copy).status();
+            assert!(
+                copied.is_ok_and(|status| status.success()),
+                "copy the program"
+            );
+        }
+        copy
     }
 
     /// Runs a command to its end. Output goes to files: what lives on would keep pipes open.
@@ -146,16 +224,7 @@ impl Runtime {
     /// If the program is missing.
     #[must_use]
     pub fn run(&self, args: &[&str]) -> Said {
-        let mut files = [(); 2].map(|()| tempfile::tempfile().expect("file"));
-        let status = self
-            .command(args)
-            .stdout(files[0].try_clone().expect("dup"))
-            .stderr(files[1].try_clone().expect("dup"))
-            .status()
-            .expect("run the runtime: cargo xtask build makes ours");
-        let [out, err] = files.each_mut().map(text_of);
-        let code = status.code().unwrap_or(-1);
-        Said { code, out, err }
+        said(&mut self.command(args))
     }
 
     /// Demands success; what it printed.
@@ -252,14 +321,33 @@ impl Runtime {
     /// If none is.
     #[must_use]
     pub fn limit(&self, names: &[&str]) -> String {
-        let dirs = self.groups();
-        let text = dirs
+        let text = self.try_limit(names);
+        text.unwrap_or_else(|| panic!("no {names:?} in {:?}", self.homes("c")))
+    }
+
+    /// The same, if there is one.
+    #[must_use]
+    pub fn try_limit(&self, names: &[&str]) -> Option<String> {
+        let homes = self.homes("c");
+        let text = homes
             .iter()
-            .flat_map(|dir| names.iter().map(|name| dir.join("c").join(name)))
+            .flat_map(|dir| names.iter().map(|name| dir.join(name)))
             .find_map(|file| fs::read_to_string(file).ok());
-        text.unwrap_or_else(|| panic!("no {names:?} in {dirs:?}"))
-            .trim()
-            .to_owned()
+        text.map(|text| text.trim().to_owned())
+    }
+
+    /// The control groups of a container.
+    #[must_use]
+    pub fn homes(&self, id: &str) -> Vec<PathBuf> {
+        let name = match self.manager {
+            Manager::Files => format!("{}/{id}", self.group),
+            Manager::Systemd => format!("{SLICE}/{}-{id}.scope", self.group),
+        };
+        let roots = hierarchies().into_iter();
+        roots
+            .map(|root| root.join(&name))
+            .filter(|dir| dir.is_dir())
+            .collect()
     }
 
     /// What containers left: control groups with any below, mounts, records, processes.
@@ -268,7 +356,9 @@ impl Runtime {
         let mut left = Vec::new();
         for group in self.groups() {
             for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-                if entry.path().is_dir() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let own = self.manager == Manager::Files || name.starts_with(&self.group);
+                if own && entry.path().is_dir() {
                     left.push(format!("cgroup {}", entry.path().display()));
                 }
             }
@@ -319,13 +409,15 @@ impl Runtime {
         assert!(left.is_empty(), "left: {left:#?}");
     }
 
+    /// The groups in which those of its containers are.
     fn groups(&self) -> Vec<PathBuf> {
-        let mut roots = vec![PathBuf::from(CGROUPS)];
-        let below = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
-        roots.extend(below.map(|entry| entry.path()));
+        let name = match self.manager {
+            Manager::Files => self.group.as_str(),
+            Manager::Systemd => SLICE,
+        };
+        let roots = hierarchies().into_iter();
         roots
-            .into_iter()
-            .map(|root| root.join(&self.group))
+            .map(|root| root.join(name))
             .filter(|dir| dir.is_dir())
             .collect()
     }
@@ -342,6 +434,9 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.clear();
+        if self.manager == Manager::Systemd {
+            return;
+        }
         for group in self.groups() {
             for entry in fs::read_dir(&group).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(entry.path());
@@ -351,121 +446,36 @@ impl Drop for Runtime {
     }
 }
 
+/// Runs a command to its end. Output goes to files: what lives on would keep pipes open.
+///
+/// # Panics
+/// If the program is missing.
+#[must_use]
+pub fn said(command: &mut Command) -> Said {
+    let mut files = [(); 2].map(|()| tempfile::tempfile().expect("file"));
+    let status = command
+        .stdout(files[0].try_clone().expect("dup"))
+        .stderr(files[1].try_clone().expect("dup"))
+        .status()
+        .expect("run the runtime: cargo xtask build makes ours");
+    let [out, err] = files.each_mut().map(text_of);
+    let code = status.code().unwrap_or(-1);
+    Said { code, out, err }
+}
+
+/// The roots of all hierarchies of control groups.
+fn hierarchies() -> Vec<PathBuf> {
+    let mut roots = vec![PathBuf::from(CGROUPS)];
+    if !host::is_pure_v2() {
+        let below = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
+        roots.extend(below.map(|entry| entry.path()));
+    }
+    roots
+}
+
 fn text_of(file: &mut File) -> String {
     let mut bytes = Vec::new();
     file.rewind().expect("rewind");
     file.read_to_end(&mut bytes).expect("read");
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-impl Bundle {
-    /// One for the container `id`, in namespaces of its own; not written yet.
-    ///
-    /// # Panics
-    /// If its folder cannot be made.
-    #[must_use]
-    pub fn new(runtime: &Runtime, id: &str, args: &[&str]) -> Self {
-        let dir = tempfile::Builder::new()
-            .prefix("bundle-")
-            .tempdir_in(runtime.dir.path())
-            .expect("folder")
-            .keep();
-        let root = dir.join("rootfs");
-        for name in ["bin", "proc", "sys", "dev", "etc", "tmp", "data"] {
-            fs::create_dir_all(root.join(name)).expect("folder");
-        }
-        fs::copy(BUSYBOX, root.join("bin/busybox")).expect("install busybox-static");
-        for applet in applets() {
-            symlink("busybox", root.join("bin").join(applet)).expect("link");
-        }
-        let caps = json!([
-            "CAP_KILL",
-            "CAP_CHOWN",
-            "CAP_DAC_OVERRIDE",
-            "CAP_SETUID",
-            "CAP_SETGID"
-        ]);
-        let strict = ["nosuid", "noexec", "nodev"];
-        let config = json!({
-            "ociVersion": "1.0.2",
-            "process": {
-                "user": { "uid": 0, "gid": 0 },
-                "args": args,
-                "env": ["PATH=/bin", "GREETING=hello"],
-                "cwd": "/",
-                "capabilities": { "bounding": caps, "effective": caps, "permitted": caps },
-                "noNewPrivileges": true,
-            },
-            "root": { "path": "rootfs" },
-            "hostname": "inside",
-            "mounts": [
-                { "destination": "/proc", "type": "proc", "source": "proc", "options": strict },
-                { "destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-                  "options": ["nosuid", "strictatime", "mode=755", "size=65536k"] },
-                { "destination": "/dev/pts", "type": "devpts", "source": "devpts",
-                  "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"] },
-                { "destination": "/sys", "type": "sysfs", "source": "sysfs",
-                  "options": ["nosuid", "noexec", "nodev", "ro"] },
-            ],
-            "linux": {
-                "cgroupsPath": runtime.cgroup(id),
-                "resources": { "devices": [{ "allow": false, "access": "rwm" }] },
-                "namespaces": [{ "type": "pid" }, { "type": "network" }, { "type": "ipc" },
-                    { "type": "uts" }, { "type": "mount" }],
-                "maskedPaths": ["/proc/kcore", "/sys/firmware"],
-                "readonlyPaths": ["/proc/sys"],
-            },
-        });
-        let mut bundle = Self { dir, config };
-        if runtime.kind == Kind::Crun {
-            bundle.set("/linux/resources", json!({}));
-            bundle.set("/linux/cgroupsPath", json!(""));
-        }
-        bundle
-    }
-
-    /// Sets what a JSON pointer names; `-` at its end appends, missing objects are made.
-    ///
-    /// # Panics
-    /// If the pointer leads nowhere.
-    pub fn set(&mut self, pointer: &str, value: Value) {
-        let mut at = &mut self.config;
-        for name in pointer.split('/').skip(1) {
-            at = if at.is_array() {
-                let list = at.as_array_mut().expect("a list");
-                if name == "-" {
-                    list.push(Value::Null);
-                }
-                let last = list.len() - 1;
-                let index = name.parse().unwrap_or(last);
-                list.get_mut(index).expect("item")
-            } else {
-                &mut at[name]
-            };
-        }
-        *at = value;
-    }
-
-    /// Writes config.json.
-    ///
-    /// # Panics
-    /// If it cannot.
-    pub fn write(&self) {
-        fs::write(self.dir.join("config.json"), self.config.to_string()).expect("config.json");
-    }
-
-    /// Its folder as text.
-    ///
-    /// # Panics
-    /// Never: the suite chose the name.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.dir.to_str().expect("text")
-    }
-
-    /// Its root file system.
-    #[must_use]
-    pub fn root(&self) -> PathBuf {
-        self.dir.join("rootfs")
-    }
 }

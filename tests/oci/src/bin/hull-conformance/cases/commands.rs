@@ -72,7 +72,8 @@ pub(crate) fn cases() -> Vec<Case> {
             );
         }),
         Case::new("state.missing", |runtime| {
-            assert!(runtime.fails(&["state", "nobody"]).contains("exist"));
+            let text = runtime.fails(&["state", "nobody"]);
+            assert!(text.contains("exist"), "{text}");
         }),
         Case::new("kill.name-number", |runtime| {
             for signal in ["KILL", "SIGKILL", "9"] {
@@ -236,7 +237,8 @@ pub(crate) fn cases() -> Vec<Case> {
             assert!(
                 line["msg"]
                     .as_str()
-                    .is_some_and(|text| text.contains("exist"))
+                    .is_some_and(|text| text.contains("exist")),
+                "{line}"
             );
         }),
     ]
