@@ -192,7 +192,7 @@ fn policy_of_the_daemon_collects_in_the_background() {
     assert!(patient.is_running());
     assert_eq!(tags(&daemon), ["b:1"]);
     patient.signal("TERM");
-    patient.finish();
+    let _ = patient.finish();
     assert!(gone);
     daemon.start();
     daemon.ok(["start", "user"]);
