@@ -1,5 +1,6 @@
 //! The address pool of one network, and the choice of a subnet that nothing on the host uses.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
 use crate::types::Subnet;
@@ -32,8 +33,6 @@ pub enum AddressError {
 /// Routes this short stand for "everywhere" (a default route, or the two halves that VPNs use
 /// instead of one), so they rule out no subnet.
 const SHORTEST_RULING_PREFIX: u8 = 2;
-/// A bitmap beyond this serves nobody: a bridge has at most 1,023 ports.
-const LARGEST_POOL_BITS: u8 = 16;
 const LONGEST_PREFIX: u8 = 29;
 
 /// Who has which address. Addresses are given in a circle, so that one just freed is not given at
@@ -41,40 +40,50 @@ const LONGEST_PREFIX: u8 = 29;
 #[derive(Debug)]
 pub(crate) struct AddressPool {
     subnet: Subnet,
-    /// One bit for each host number.
-    used: Vec<u64>,
+    /// Given to nobody: the bridge's address, and those the user keeps for himself.
+    reserved: Vec<u32>,
+    used: HashSet<u32>,
+    /// First and last address that is given without being asked for.
+    range: (u32, u32),
     next: u32,
-    size: u32,
 }
 
 impl AddressPool {
-    pub(crate) fn new(subnet: Subnet) -> Result<Self, AddressError> {
+    /// The addresses of `subnet` without `gateway` and `reserved`; those given without being asked
+    /// for come from `range`.
+    pub(crate) fn new(
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+        range: Option<Subnet>,
+        reserved: &[Ipv4Addr],
+    ) -> Result<Self, AddressError> {
         if subnet.prefix() > LONGEST_PREFIX {
             return Err(AddressError::TooSmall(subnet));
         }
-        let bits = (32 - subnet.prefix()).min(LARGEST_POOL_BITS);
-        let size = 1_u32 << bits;
-        let words = usize::try_from(size.div_ceil(64)).unwrap_or(1);
+        let range = range.unwrap_or(subnet);
+        // The subnet's own name and its broadcast address are no host's.
+        let first = range.first().to_bits().max(subnet.first().to_bits() + 1);
+        let last = range.last().to_bits().min(subnet.last().to_bits() - 1);
+        let reserved = reserved.iter().chain([&gateway]).map(|a| a.to_bits());
         Ok(Self {
             subnet,
-            used: vec![0; words],
-            // Zero names the subnet, one is the gateway.
-            next: 2,
-            size,
+            reserved: reserved.collect(),
+            used: HashSet::new(),
+            range: (first, last),
+            next: first,
         })
     }
 
     /// The next free address.
     pub(crate) fn allocate(&mut self) -> Result<Ipv4Addr, AddressError> {
-        let first = 2;
-        // The last of the subnet is the broadcast address; in a cut pool it merely stays unused.
-        let end = self.size - 1;
-        for _ in first..end {
-            let host = self.next;
-            self.next = if host + 1 >= end { first } else { host + 1 };
-            if !self.get(host) {
-                self.set(host, true);
-                return Ok(Ipv4Addr::from_bits(self.subnet.first().to_bits() + host));
+        let (first, last) = self.range;
+        // At most as many steps as there are addresses in the way.
+        let steps = self.used.len() + self.reserved.len() + 1;
+        for _ in 0..steps {
+            let address = self.next;
+            self.next = if address >= last { first } else { address + 1 };
+            if first <= last && !self.reserved.contains(&address) && self.used.insert(address) {
+                return Ok(Ipv4Addr::from_bits(address));
             }
         }
         Err(AddressError::Exhausted(self.subnet))
@@ -82,53 +91,30 @@ impl AddressPool {
 
     /// Takes a given address.
     pub(crate) fn reserve(&mut self, address: Ipv4Addr) -> Result<(), AddressError> {
-        let host = self.host(address)?;
-        if self.get(host) {
+        let usable = self.subnet.contains(address)
+            && address != self.subnet.first()
+            && address != self.subnet.last()
+            && !self.reserved.contains(&address.to_bits());
+        if !usable {
+            return Err(AddressError::Outside {
+                address,
+                subnet: self.subnet,
+            });
+        }
+        if !self.used.insert(address.to_bits()) {
             return Err(AddressError::Taken(address));
         }
-        self.set(host, true);
         Ok(())
     }
 
     /// Gives an address back; that it was free is no error.
     pub(crate) fn release(&mut self, address: Ipv4Addr) {
-        if let Ok(host) = self.host(address) {
-            self.set(host, false);
-        }
+        self.used.remove(&address.to_bits());
     }
 
     /// Number of addresses taken.
-    pub(crate) fn taken(&self) -> u32 {
-        self.used.iter().map(|word| word.count_ones()).sum()
-    }
-
-    fn host(&self, address: Ipv4Addr) -> Result<u32, AddressError> {
-        let host = address
-            .to_bits()
-            .checked_sub(self.subnet.first().to_bits())
-            .filter(|host| *host >= 2 && *host < self.size - 1);
-        host.ok_or(AddressError::Outside {
-            address,
-            subnet: self.subnet,
-        })
-    }
-
-    fn get(&self, host: u32) -> bool {
-        let word = usize::try_from(host / 64).unwrap_or(usize::MAX);
-        self.used
-            .get(word)
-            .is_none_or(|word| word & (1 << (host % 64)) != 0)
-    }
-
-    fn set(&mut self, host: u32, taken: bool) {
-        let word = usize::try_from(host / 64).unwrap_or(usize::MAX);
-        if let Some(word) = self.used.get_mut(word) {
-            if taken {
-                *word |= 1 << (host % 64);
-            } else {
-                *word &= !(1 << (host % 64));
-            }
-        }
+    pub(crate) fn taken(&self) -> usize {
+        self.used.len()
     }
 }
 
@@ -143,6 +129,29 @@ fn candidates() -> impl Iterator<Item = Subnet> {
         .chain(twenties)
         .chain(tens)
         .filter_map(|(address, prefix)| Subnet::new(address, prefix).ok())
+}
+
+/// The subnets tried for networks of the user's own: ten large ones, then some 66,000 of 254
+/// addresses each, so that they do not run out before the host's links do.
+fn further_candidates() -> impl Iterator<Item = Subnet> {
+    let small = |first: u8, seconds: std::ops::RangeInclusive<u8>| {
+        seconds.flat_map(move |second| {
+            (0..=255).map(move |third| (Ipv4Addr::new(first, second, third, 0), 24))
+        })
+    };
+    let sixteens = (18..=27).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
+    sixteens
+        .chain(small(172, 28..=31))
+        .chain(small(192, 168..=168))
+        .chain(small(10, 0..=255))
+        .filter_map(|(address, prefix)| Subnet::new(address, prefix).ok())
+}
+
+/// As [`choose_subnet`], for one more network.
+pub(crate) fn choose_further(occupied: &[Subnet]) -> Result<Subnet, AddressError> {
+    further_candidates()
+        .find(|candidate| first_overlap(*candidate, occupied).is_none())
+        .ok_or(AddressError::NoSubnet)
 }
 
 /// The first candidate that overlaps nothing in `occupied`: routes, addresses, name servers.
@@ -173,9 +182,41 @@ mod tests {
         text.parse().expect("a subnet")
     }
 
+    fn whole(text: &str) -> Result<AddressPool, AddressError> {
+        let subnet = subnet(text);
+        AddressPool::new(subnet, subnet.gateway(), None, &[])
+    }
+
+    #[test]
+    fn allocate_in_a_range_skips_gateway_and_reserved_addresses() {
+        let [gateway, aux] = [5, 6].map(|n| Ipv4Addr::new(10, 1, 0, n));
+        let range = Some(subnet("10.1.0.4/30"));
+        let mut pool =
+            AddressPool::new(subnet("10.1.0.0/24"), gateway, range, &[aux]).expect("a pool");
+        assert_eq!(pool.allocate(), Ok(Ipv4Addr::new(10, 1, 0, 4)));
+        assert_eq!(pool.allocate(), Ok(Ipv4Addr::new(10, 1, 0, 7)));
+        assert!(matches!(pool.allocate(), Err(AddressError::Exhausted(_))));
+        assert_eq!(pool.reserve(Ipv4Addr::new(10, 1, 0, 1)), Ok(()));
+        for address in [gateway, aux] {
+            assert!(pool.reserve(address).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn choose_further_lasts_for_thousands_of_networks() {
+        let mut occupied = vec![subnet("172.17.0.0/16"), subnet("10.0.0.0/8")];
+        for _ in 0..1200 {
+            let next = choose_further(&occupied).expect("a subnet");
+            assert_eq!(first_overlap(next, &occupied), None);
+            occupied.push(next);
+        }
+        assert_eq!(occupied[2], subnet("172.18.0.0/16"));
+        assert_eq!(occupied[12], subnet("172.28.0.0/24"));
+    }
+
     #[test]
     fn allocate_after_release_takes_another_address() {
-        let mut pool = AddressPool::new(subnet("10.1.0.0/29")).expect("a pool");
+        let mut pool = whole("10.1.0.0/29").expect("a pool");
         let first = pool.allocate().expect("an address");
         assert_eq!(first, Ipv4Addr::new(10, 1, 0, 2));
         pool.release(first);
@@ -184,7 +225,7 @@ mod tests {
 
     #[test]
     fn allocate_when_all_are_taken_fails_and_release_helps() {
-        let mut pool = AddressPool::new(subnet("10.1.0.0/29")).expect("a pool");
+        let mut pool = whole("10.1.0.0/29").expect("a pool");
         let taken: Vec<_> = (0..5)
             .map(|_| pool.allocate().expect("an address"))
             .collect();
@@ -196,7 +237,7 @@ mod tests {
 
     #[test]
     fn reserve_foreign_gateway_or_taken_address_fails() {
-        let mut pool = AddressPool::new(subnet("10.1.0.0/24")).expect("a pool");
+        let mut pool = whole("10.1.0.0/24").expect("a pool");
         for address in ["10.1.0.0", "10.1.0.1", "10.1.0.255", "10.2.0.9", "9.0.0.1"] {
             let outcome = pool.reserve(address.parse().expect("an address"));
             assert!(
@@ -212,9 +253,9 @@ mod tests {
 
     #[test]
     fn pool_of_a_subnet_without_room_is_refused() {
-        assert!(AddressPool::new(subnet("10.0.0.0/30")).is_err());
-        assert!(AddressPool::new(subnet("10.0.0.0/32")).is_err());
-        assert!(AddressPool::new(subnet("0.0.0.0/0")).is_ok());
+        assert!(whole("10.0.0.0/30").is_err());
+        assert!(whole("10.0.0.0/32").is_err());
+        assert!(whole("0.0.0.0/0").is_ok());
     }
 
     #[test]

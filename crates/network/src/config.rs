@@ -25,6 +25,16 @@ pub struct NetworkConfig {
     pub mtu: u32,
     /// Number of endpoints kept ready.
     pub pool_size: usize,
+    /// The bridge's address; `None` is the first of the subnet.
+    pub gateway: Option<Ipv4Addr>,
+    /// Where addresses that nobody asked for come from; `None` is the whole subnet.
+    pub range: Option<Subnet>,
+    /// Addresses that no container is given.
+    pub reserved: Vec<Ipv4Addr>,
+    /// What its veths' names begin with; `None` derives it from the bridge's name.
+    pub veth_prefix: Option<String>,
+    /// Who may talk to whom.
+    pub policy: Policy,
     /// The host's resolver configuration; subnets with its name servers in them are avoided.
     pub resolv_conf: PathBuf,
 }
@@ -49,7 +59,33 @@ impl NetworkConfig {
             subnet: None,
             mtu: Self::DEFAULT_MTU,
             pool_size: Self::DEFAULT_POOL_SIZE,
+            gateway: None,
+            range: None,
+            reserved: Vec::new(),
+            veth_prefix: None,
+            policy: Policy::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        }
+    }
+}
+
+/// Who may talk to whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Nothing but the host and each other: no route leads out, no port in.
+    pub internal: bool,
+    /// The containers may talk to each other.
+    pub icc: bool,
+    /// The host lends them its address when they talk to others.
+    pub masquerade: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            internal: false,
+            icc: true,
+            masquerade: true,
         }
     }
 }
@@ -68,6 +104,16 @@ pub struct LiveEndpoint {
 /// Why a network could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The gateway, a range or a reserved address lies outside the subnet.
+    #[error("{what} {address} is not usable in {subnet}")]
+    Outside {
+        /// Which.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// The subnet.
+        subnet: Subnet,
+    },
     /// A name is unusable.
     #[error("invalid {what} {name:?}")]
     InvalidName {
@@ -120,6 +166,9 @@ pub enum AttachError {
     /// No endpoint.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The network is being removed.
+    #[error("the network is being removed")]
+    Closed,
 }
 
 /// Why ports could not be published.

@@ -25,6 +25,10 @@ pub(crate) struct Members {
     pub(crate) attached: HashMap<Ipv4Addr, String>,
     /// Addresses taken for endpoints that are being made.
     pub(crate) unfinished: usize,
+    /// Containers that are joining.
+    pub(crate) joining: usize,
+    /// The network is being removed: nobody joins any more.
+    pub(crate) closed: bool,
 }
 
 #[derive(Debug)]

@@ -5,13 +5,15 @@
 //! daemon or a container that was killed.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hull_sys::netns;
 
+use crate::config::NetworkConfig;
 use crate::host;
 use crate::netlink::NetlinkError;
+use crate::open::{LONGEST_LINK_NAME, veth_prefix};
 use crate::route::{Route, Veth};
 use crate::types::{MacAddress, Subnet};
 
@@ -64,6 +66,9 @@ pub enum EndpointError {
     /// The kernel allows a bridge 1,023 ports.
     #[error("the bridge has no free port left: a network holds at most 1023 containers")]
     BridgeFull,
+    /// The container has made an interface of that name itself.
+    #[error("the container has an interface {0} already")]
+    InterfaceExists(String),
     /// The interface vanished between two requests.
     #[error("the interface of a new network namespace vanished")]
     Vanished,
@@ -75,29 +80,32 @@ pub(crate) struct Factory {
     pub(crate) bridge: String,
     pub(crate) bridge_index: u32,
     pub(crate) subnet: Subnet,
+    /// The bridge's address.
+    pub(crate) gateway: Ipv4Addr,
+    /// Whether the gateway leads anywhere.
+    pub(crate) routed: bool,
+    /// Frames pass from container to container.
+    pub(crate) icc: bool,
     pub(crate) mtu: u32,
     pub(crate) veth_prefix: String,
     counter: AtomicU32,
 }
 
 impl Factory {
-    pub(crate) fn new(
-        bridge: String,
-        bridge_index: u32,
-        subnet: Subnet,
-        mtu: u32,
-        veth_prefix: String,
-    ) -> Self {
+    pub(crate) fn new(config: &NetworkConfig, bridge_index: u32, subnet: Subnet) -> Self {
         // Starts anywhere, so that names of an earlier daemon's endpoints are seldom met.
         let start = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |now| now.subsec_nanos().rotate_left(8));
         Self {
-            bridge,
+            bridge: config.bridge.clone(),
             bridge_index,
             subnet,
-            mtu,
-            veth_prefix,
+            gateway: config.gateway.unwrap_or(subnet.gateway()),
+            routed: !config.policy.internal,
+            icc: config.policy.icc,
+            mtu: config.mtu,
+            veth_prefix: veth_prefix(config),
             counter: AtomicU32::new(start),
         }
     }
@@ -105,7 +113,9 @@ impl Factory {
     /// A name for the host's end that this factory has not given before.
     pub(crate) fn next_name(&self) -> String {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
-        format!("{}{number:08x}", self.veth_prefix)
+        let digits = LONGEST_LINK_NAME.saturating_sub(self.veth_prefix.len());
+        let cut = number & (u32::MAX >> (32 - 4 * digits.clamp(1, 8)));
+        format!("{}{cut:0digits$x}", self.veth_prefix)
     }
 
     /// Makes an endpoint with `address`, about a millisecond of work. `on_name` hears the name of
@@ -146,17 +156,51 @@ impl Factory {
         host::prepare_container_namespace();
 
         let mac = MacAddress::from_ipv4(address);
+        let host_veth = self.plug_in(&mut host, netns.as_fd(), INTERFACE, mac, on_name)?;
+        let link = inside
+            .link(INTERFACE)
+            .map_err(link_error("find the interface"))?
+            .ok_or(EndpointError::Vanished)?;
+        let gateway = self.routed.then_some(self.gateway);
+        inside
+            .configure_inside(link.index, address, self.subnet, gateway)
+            .map_err(link_error("set address and route"))?;
+        for name in [host_veth.as_str(), self.bridge.as_str()] {
+            host.settle(name).map_err(link_error("wait for the link"))?;
+        }
+        Ok(Endpoint {
+            netns,
+            address,
+            prefix: self.subnet.prefix(),
+            gateway: self.gateway,
+            mac,
+            host_veth,
+            mtu: self.mtu,
+        })
+    }
+
+    /// Makes a veth pair whose other end is born in `netns` as `interface`, and answers the name
+    /// of the host's end.
+    pub(crate) fn plug_in(
+        &self,
+        host: &mut Route,
+        netns: BorrowedFd<'_>,
+        interface: &str,
+        mac: MacAddress,
+        on_name: &dyn Fn(&str),
+    ) -> Result<String, EndpointError> {
+        let link_error = |step| move |source| EndpointError::Link { step, source };
         let mut attempt = 0;
-        let host_veth = loop {
+        let name = loop {
             let name = self.next_name();
             on_name(&name);
             let veth = Veth {
                 host_name: &name,
                 master: self.bridge_index,
                 mtu: self.mtu,
-                peer_name: INTERFACE,
+                peer_name: interface,
                 peer_mac: mac,
-                peer_namespace: netns.as_fd(),
+                peer_namespace: netns,
             };
             attempt += 1;
             match host.create_veth(&veth) {
@@ -168,24 +212,10 @@ impl Factory {
                 Err(error) => return Err(link_error("create a veth pair")(error)),
             }
         };
-        let link = inside
-            .link(INTERFACE)
-            .map_err(link_error("find the interface"))?
-            .ok_or(EndpointError::Vanished)?;
-        inside
-            .configure_inside(link.index, address, self.subnet)
-            .map_err(link_error("set address and route"))?;
-        for name in [host_veth.as_str(), self.bridge.as_str()] {
-            host.settle(name).map_err(link_error("wait for the link"))?;
+        if !self.icc {
+            let isolated = host.set_isolated(&name);
+            isolated.map_err(link_error("keep the containers apart"))?;
         }
-        Ok(Endpoint {
-            netns,
-            address,
-            prefix: self.subnet.prefix(),
-            gateway: self.subnet.gateway(),
-            mac,
-            host_veth,
-            mtu: self.mtu,
-        })
+        Ok(name)
     }
 }

@@ -1,4 +1,4 @@
-//! The default network: a bridge, endpoints on it, published ports, and the files in a container
+//! Bridge networks: a bridge, endpoints on it, published ports, names, and the files in a container
 //! that tell of them.
 //!
 //! A [`Network`] belongs to one bridge. Its calls are synchronous: [`Network::attach`] takes
@@ -10,6 +10,7 @@ mod addr;
 mod config;
 mod conntrack;
 mod core;
+pub mod dns;
 mod endpoint;
 pub mod files;
 mod host;
@@ -19,22 +20,26 @@ pub mod netlink;
 mod network;
 mod nft;
 mod open;
+mod plug;
 pub mod pool;
 mod ports;
 mod route;
 mod rule;
+mod survey;
 mod table;
 mod turn;
 mod types;
 
 pub use addr::AddressError;
 pub use config::{
-    AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, PublishError,
+    AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, Policy, PublishError,
 };
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
 pub use isolated::isolated;
 pub use isolated_pool::IsolatedPool;
 pub use netlink::NetlinkError;
 pub use network::Network;
+pub use plug::{Plug, Plugged, lead_out};
 pub use ports::PortError;
-pub use types::{InvalidSubnet, MacAddress, Subnet};
+pub use survey::{free_subnet, overlap, sweep_bridges};
+pub use types::{InvalidMac, InvalidSubnet, MacAddress, Subnet};

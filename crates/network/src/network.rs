@@ -33,8 +33,8 @@ const FLOW_DELAY: Duration = Duration::from_millis(20);
 /// same namespace.
 #[derive(Debug)]
 pub struct Network {
-    config: NetworkConfig,
-    core: Arc<Core>,
+    pub(crate) config: NetworkConfig,
+    pub(crate) core: Arc<Core>,
     table: Table,
     publisher: Mutex<Publisher>,
     warnings: Vec<String>,
@@ -72,6 +72,9 @@ impl Network {
     /// # Errors
     /// No address is free, or the kernel refuses.
     pub fn attach(&self) -> Result<Endpoint, AttachError> {
+        if self.core.members().closed {
+            return Err(AttachError::Closed);
+        }
         let endpoint = match self.pool.take() {
             Some(endpoint) => endpoint,
             None => Core::make(&self.core)?,
@@ -200,7 +203,7 @@ impl Network {
 
     /// The bridge's address.
     pub fn gateway(&self) -> Ipv4Addr {
-        self.core.factory.subnet.gateway()
+        self.core.factory.gateway
     }
 
     /// What the network looks like now.
@@ -209,7 +212,7 @@ impl Network {
             bridge: self.config.bridge.clone(),
             table: self.config.table.clone(),
             subnet: self.core.factory.subnet,
-            gateway: self.core.factory.subnet.gateway(),
+            gateway: self.core.factory.gateway,
             mtu: self.config.mtu,
             attached: self.core.members().attached.len(),
             ready: self.pool.ready(),
@@ -228,8 +231,8 @@ impl Network {
         let ready = self.pool.ready();
         let members = self.core.members();
         let prefix = self.core.factory.veth_prefix.as_str();
-        let known = members.attached.len() + ready + members.unfinished;
-        let taken = usize::try_from(members.addresses.taken()).unwrap_or(usize::MAX);
+        let known = members.attached.len() + ready + members.unfinished + members.joining;
+        let taken = members.addresses.taken();
         Ok(Leaks {
             veths: links
                 .into_iter()
@@ -245,29 +248,38 @@ impl Network {
         })
     }
 
-    /// Ends the network for good: removes its table and its bridge. For when no container is
-    /// attached any more.
+    /// Ends the network for good: removes its table and its bridge, and lets nobody join any more.
+    /// That it is in use it tells by how many containers are in it, and does nothing then.
     ///
     /// # Errors
     /// The kernel refuses; what could be removed was.
-    pub fn destroy(self) -> Result<(), NetlinkError> {
-        let Self {
-            config,
-            table,
-            publisher,
-            pool,
-            ..
-        } = self;
-        drop(pool);
-        let mut publisher = publisher
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
-        let table = table.delete(&mut publisher.socket);
-        let bridge = Route::open()?.delete_link(&config.bridge);
-        table.and(bridge)
+    pub fn destroy(&self) -> Result<usize, NetlinkError> {
+        {
+            let mut members = self.core.members();
+            let users = members.attached.len() + members.joining;
+            if users > 0 {
+                return Ok(users);
+            }
+            members.closed = true;
+        }
+        self.pool.drain();
+        let table = self.table.delete(&mut self.publisher().socket);
+        let bridge = Route::open()?.delete_link(&self.config.bridge);
+        table.and(bridge).map(|()| 0)
     }
 
-    fn publisher(&self) -> MutexGuard<'_, Publisher> {
+    /// Has questions to the bridge's address answered by whoever listens there on `port`.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_name_server(&self, port: u16) -> Result<(), NetlinkError> {
+        let mut publisher = self.publisher();
+        let Publisher { ports, socket } = &mut *publisher;
+        self.table.set_name_server(port);
+        self.table.rebuild(socket, &all_forwards(ports))
+    }
+
+    pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
         self.publisher
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

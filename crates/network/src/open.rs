@@ -22,7 +22,7 @@ use crate::turn;
 use crate::types::{MacAddress, Subnet};
 
 /// IFNAMSIZ less the zero byte.
-const LONGEST_LINK_NAME: usize = 15;
+pub(crate) const LONGEST_LINK_NAME: usize = 15;
 const LONGEST_TABLE_NAME: usize = 128;
 
 /// What [`crate::Network`] is made of.
@@ -37,10 +37,12 @@ pub(crate) struct Parts {
 
 /// What all veths of a bridge begin with: `hv` and five digits that stand for the bridge, so that
 /// daemons with different bridges leave each other's links alone.
-pub(crate) fn veth_prefix(bridge: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    bridge.hash(&mut hasher);
-    format!("hv{:05x}", hasher.finish() & 0xf_ffff)
+pub(crate) fn veth_prefix(config: &NetworkConfig) -> String {
+    config.veth_prefix.clone().unwrap_or_else(|| {
+        let mut hasher = DefaultHasher::new();
+        config.bridge.hash(&mut hasher);
+        format!("hv{:05x}", hasher.finish() & 0xf_ffff)
+    })
 }
 
 pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Parts, OpenError> {
@@ -67,22 +69,25 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         ));
     }
 
-    let veth_prefix = veth_prefix(&config.bridge);
+    let factory = Factory::new(config, bridge_index, subnet);
     let links = route.links().map_err(kernel("list the links"))?;
     let strays = adopt_links(
         &links,
         live,
         bridge_index,
-        &veth_prefix,
+        &factory.veth_prefix,
         &mut route,
         &mut warnings,
     );
 
     let mut members = Members {
-        addresses: AddressPool::new(subnet).map_err(OpenError::Subnet)?,
+        addresses: AddressPool::new(subnet, factory.gateway, config.range, &config.reserved)
+            .map_err(OpenError::Subnet)?,
         veths: HashSet::new(),
         attached: HashMap::new(),
         unfinished: 0,
+        joining: 0,
+        closed: false,
     };
     let mut ports = PortTable::new();
     for endpoint in live {
@@ -100,7 +105,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         }
     }
 
-    let table = Table::new(config.table.clone(), config.bridge.clone(), subnet);
+    let table = Table::new(config, subnet, factory.gateway);
     let mut socket = nft::open().map_err(kernel("open the netfilter socket"))?;
     table
         .rebuild(&mut socket, &all_forwards(&ports))
@@ -117,13 +122,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
 
     Ok(Parts {
         core: Core {
-            factory: Factory::new(
-                config.bridge.clone(),
-                bridge_index,
-                subnet,
-                config.mtu,
-                veth_prefix,
-            ),
+            factory,
             members: Mutex::new(members),
         },
         table,
@@ -153,6 +152,31 @@ fn check_names(config: &NetworkConfig) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// What the user chose must lie in the subnet.
+fn check_inside(
+    config: &NetworkConfig,
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+) -> Result<(), OpenError> {
+    let outside = |what, address: String| OpenError::Outside {
+        what,
+        address,
+        subnet,
+    };
+    if !subnet.contains(gateway) || gateway == subnet.first() || gateway == subnet.last() {
+        return Err(outside("gateway", gateway.to_string()));
+    }
+    if let Some(range) = config.range
+        && !(range.prefix() >= subnet.prefix() && subnet.contains(range.first()))
+    {
+        return Err(outside("range", range.to_string()));
+    }
+    match config.reserved.iter().find(|a| !subnet.contains(**a)) {
+        Some(address) => Err(outside("reserved address", address.to_string())),
+        None => Ok(()),
+    }
 }
 
 /// Makes or finds the bridge, and settles on its subnet.
@@ -201,10 +225,12 @@ fn bridge(
         &occupied,
         warnings,
     )?;
+    let gateway = config.gateway.unwrap_or(subnet.gateway());
+    check_inside(config, subnet, gateway)?;
     let index = match existing {
         Some(link) => link.index,
         None => {
-            let mac = MacAddress::from_ipv4(subnet.gateway());
+            let mac = MacAddress::from_ipv4(gateway);
             route
                 .create_bridge(name, mac, config.mtu)
                 .map_err(kernel("create the link"))?;
@@ -213,14 +239,14 @@ fn bridge(
         }
     };
     for (other, address) in own {
-        if other != subnet || address != subnet.gateway() {
+        if other != subnet || address != gateway {
             route
                 .delete_address(index, address, other.prefix())
                 .map_err(kernel("remove an old address"))?;
         }
     }
     route
-        .set_address_and_up(index, subnet.gateway(), subnet.prefix())
+        .set_address_and_up(index, gateway, subnet.prefix())
         .map_err(kernel("set the address"))?;
     Ok((index, subnet))
 }
@@ -281,16 +307,20 @@ fn adopt_links(
     warnings: &mut Vec<String>,
 ) -> Vec<String> {
     let owned: HashSet<&str> = live.iter().map(|e| e.host_veth.as_str()).collect();
-    let ours = links.iter().filter(|link| link.name.starts_with(prefix));
-    let (kept, strays): (Vec<&Link>, Vec<&Link>) =
-        ours.partition(|link| owned.contains(link.name.as_str()));
-    let homeless: Vec<u32> = kept
+    let ours = links.iter().filter(|link| {
+        let on_ours = link.master == bridge || link.master == 0;
+        link.name.starts_with(prefix) && on_ours
+    });
+    let strays = ours.filter(|link| !owned.contains(link.name.as_str()));
+    let kept = links
         .iter()
+        .filter(|link| owned.contains(link.name.as_str()));
+    let homeless: Vec<u32> = kept
         .filter(|link| link.master != bridge)
         .map(|link| link.index)
         .collect();
     if let Err(error) = route.set_master(&homeless, bridge) {
         warnings.push(format!("running containers lost the network: {error}"));
     }
-    strays.iter().map(|link| link.name.clone()).collect()
+    strays.map(|link| link.name.clone()).collect()
 }

@@ -116,6 +116,16 @@ impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
         self.shared.wake.notify_one();
     }
 
+    /// Makes no more items and gives up the ready ones.
+    pub fn drain(&self) {
+        let ready = {
+            let mut state = self.shared.lock();
+            state.target = 0;
+            std::mem::take(&mut state.ready)
+        };
+        drop(ready);
+    }
+
     /// Number of ready items.
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()

@@ -36,6 +36,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const IFLA_BR_FORWARD_DELAY: u16 = 1;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
@@ -56,6 +57,7 @@ const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 
+const STACK_BYTES: usize = 256 << 10;
 const IFINFOMSG_LEN: usize = 16;
 const IFADDRMSG_LEN: usize = 8;
 const RTMSG_LEN: usize = 12;
@@ -106,6 +108,25 @@ impl Route {
     pub(crate) fn open() -> Result<Self, NetlinkError> {
         Ok(Self {
             socket: Socket::open(Family::Route)?,
+        })
+    }
+
+    /// As [`Route::open`], in the namespace behind `netns`.
+    pub(crate) fn within(netns: BorrowedFd<'_>) -> Result<Self, NetlinkError> {
+        let failed = |step| move |source| NetlinkError::Socket { step, source };
+        let enter = || {
+            hull_sys::netns::enter_network(netns).map_err(failed("enter the namespace"))?;
+            Self::open()
+        };
+        // A thread of its own: the caller must stay in the host's namespace.
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("hull-netns".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, enter)
+                .map_err(failed("start a thread"))?
+                .join()
+                .map_err(|_| failed("run a thread")(std::io::Error::other("it panicked")))?
         })
     }
 
@@ -255,25 +276,30 @@ impl Route {
         index: u32,
         address: Ipv4Addr,
         subnet: Subnet,
+        gateway: Option<Ipv4Addr>,
     ) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         without_ipv6(&mut batch, index);
         set_up(&mut batch, LOOPBACK_INDEX);
         add_address(&mut batch, index, address, subnet.prefix());
         set_up(&mut batch, index);
-        let mut header = [0; RTMSG_LEN];
-        header[0] = AF_INET;
-        header[4] = RT_TABLE_MAIN;
-        header[5] = RTPROT_BOOT;
-        header[6] = RT_SCOPE_UNIVERSE;
-        header[7] = RTN_UNICAST;
-        batch
-            .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header)
-            .attr(RTA_GATEWAY, &subnet.gateway().octets())
-            .u32(RTA_OIF, index);
+        if let Some(gateway) = gateway {
+            add_default_route(&mut batch, NLM_F_EXCL, index, gateway);
+        }
         let mut results = self.socket.exchange(&mut batch)?.into_iter();
         let _without_ipv6 = results.next();
         results.collect()
+    }
+
+    /// Inside a namespace: has the default route lead to `gateway` by interface `index`.
+    pub(crate) fn set_default_route(
+        &mut self,
+        index: u32,
+        gateway: Ipv4Addr,
+    ) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        add_default_route(&mut batch, NLM_F_REPLACE, index, gateway);
+        self.socket.execute(&mut batch)
     }
 
     /// Inside a namespace: brings `lo` up.
@@ -297,8 +323,18 @@ impl Route {
         Ok(())
     }
 
+    /// Has the bridge pass nothing from the port `name` to others that are set likewise.
+    pub(crate) fn set_isolated(&mut self, name: &str) -> Result<(), NetlinkError> {
+        self.set_port(name, IFLA_BRPORT_ISOLATED)
+    }
+
     /// Lets the bridge send a frame back out of the port `name` by which it came in.
     pub(crate) fn set_hairpin(&mut self, name: &str) -> Result<(), NetlinkError> {
+        self.set_port(name, IFLA_BRPORT_MODE)
+    }
+
+    /// Switches a property of the bridge's port `name` on.
+    fn set_port(&mut self, name: &str, property: u16) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         batch
             .request(RTM_NEWLINK, NLM_F_ACK, &link_header(0, 0, 0))
@@ -306,7 +342,7 @@ impl Route {
             .nest(IFLA_LINKINFO, |info| {
                 info.text(IFLA_INFO_SLAVE_KIND, "bridge")
                     .nest(IFLA_INFO_SLAVE_DATA, |data| {
-                        data.attr(IFLA_BRPORT_MODE, &[1]);
+                        data.attr(property, &[1]);
                     });
             });
         self.socket.execute(&mut batch)
@@ -384,6 +420,19 @@ fn without_ipv6(batch: &mut Batch, index: u32) -> &mut Batch {
                 inet6.attr(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]);
             });
         })
+}
+
+fn add_default_route(batch: &mut Batch, mode: u16, index: u32, gateway: Ipv4Addr) {
+    let mut header = [0; RTMSG_LEN];
+    header[0] = AF_INET;
+    header[4] = RT_TABLE_MAIN;
+    header[5] = RTPROT_BOOT;
+    header[6] = RT_SCOPE_UNIVERSE;
+    header[7] = RTN_UNICAST;
+    batch
+        .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | mode, &header)
+        .attr(RTA_GATEWAY, &gateway.octets())
+        .u32(RTA_OIF, index);
 }
 
 fn set_up(batch: &mut Batch, index: u32) {

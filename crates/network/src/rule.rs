@@ -1,5 +1,7 @@
 //! The steps of a rule of nf_tables, and the kernel's expressions that they stand for.
 
+use std::net::Ipv4Addr;
+
 use crate::netlink::Batch;
 use crate::nft::{MapKey, NFPROTO_IPV4, NFTA_DATA_VALUE, NFTA_LIST_ELEM};
 use crate::types::Subnet;
@@ -61,6 +63,8 @@ pub(crate) enum Step<'a> {
     DestinationIn(Subnet),
     /// The destination is an address of this host.
     DestinationIsLocal,
+    /// The destination port.
+    DestinationPort(u16),
     /// The transport protocol.
     Protocol(u8),
     /// The flow is established or related to one.
@@ -69,6 +73,8 @@ pub(crate) enum Step<'a> {
     DestinationWasRewritten,
     /// Looks the destination up in a map and rewrites it to what was found.
     RewriteDestination(MapKey, &'a str),
+    /// Rewrites the destination.
+    RewriteTo(Ipv4Addr, u16),
     /// Takes the address of the outgoing interface as source.
     Masquerade,
     /// Lets the packet pass this chain.
@@ -142,6 +148,27 @@ fn conntrack(list: &mut Batch, key: u32) {
     });
 }
 
+/// Loads a value.
+fn immediate(list: &mut Batch, register: u32, value: &[u8]) {
+    expression(list, "immediate", |b| {
+        b.be32(NFTA_IMMEDIATE_DREG, register)
+            .nest(NFTA_IMMEDIATE_DATA, |b| {
+                b.attr(NFTA_DATA_VALUE, value);
+            });
+    });
+}
+
+/// Rewrites the destination to the address and port in the registers.
+fn destination_nat(list: &mut Batch) {
+    const NAT_DNAT: u32 = 1;
+    expression(list, "nat", |b| {
+        b.be32(NFTA_NAT_TYPE, NAT_DNAT)
+            .be32(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4))
+            .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
+            .be32(NFTA_NAT_REG_PROTO_MIN, REG_B);
+    });
+}
+
 fn verdict(list: &mut Batch, code: i32) {
     expression(list, "immediate", |b| {
         b.be32(NFTA_IMMEDIATE_DREG, REG_VERDICT)
@@ -170,7 +197,6 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
     const FIB_ADDRTYPE: u32 = 3;
     const FIB_DADDR: u32 = 2;
     const RTN_LOCAL: u32 = 2;
-    const NAT_DNAT: u32 = 1;
     const NF_DROP: i32 = 0;
     const NF_ACCEPT: i32 = 1;
     const NFT_RETURN: i32 = -5;
@@ -204,6 +230,10 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             });
             compare(list, true, &RTN_LOCAL.to_ne_bytes());
         }
+        Step::DestinationPort(port) => {
+            payload(list, REG_A, TRANSPORT, DPORT, 2);
+            compare(list, true, &port.to_be_bytes());
+        }
         Step::Protocol(number) => {
             meta(list, META_L4PROTO);
             compare(list, true, &[number]);
@@ -230,12 +260,12 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
                     .be32(NFTA_LOOKUP_SREG, REG_A)
                     .be32(NFTA_LOOKUP_DREG, REG_A);
             });
-            expression(list, "nat", |b| {
-                b.be32(NFTA_NAT_TYPE, NAT_DNAT)
-                    .be32(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4))
-                    .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
-                    .be32(NFTA_NAT_REG_PROTO_MIN, REG_B);
-            });
+            destination_nat(list);
+        }
+        Step::RewriteTo(address, port) => {
+            immediate(list, REG_A, &address.octets());
+            immediate(list, REG_B, &port.to_be_bytes());
+            destination_nat(list);
         }
         Step::Masquerade => expression(list, "masq", |_| {}),
         Step::Accept => verdict(list, NF_ACCEPT),

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! prerouting  raw     from the bridge to or from 127.0.0.0/8: drop
-//! prerouting  dstnat  for 127.0.0.0/8: leave alone (only the host itself may use loopback)
+//! prerouting  dstnat  from the bridge for the gateway's port 53: to the network's name server
+//!                     for 127.0.0.0/8: leave alone (only the host itself may use loopback)
 //!                     for an address of this host: look up (address, port), then port
 //! output      dstnat  for an address of this host: look up (address, port), then port
 //! forward     filter  to the bridge: replies, its own containers and published ports; else drop
+//!                     of an internal network: its own containers; else drop, both ways
 //! postrouting srcnat  masquerade: loopback → bridge, subnet → elsewhere, hairpin
 //! ```
 //!
@@ -13,9 +15,11 @@
 //! packet and of a change does not grow with the number of containers.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use hull_model::spec::{Protocol, PublishedPort};
 
+use crate::config::{NetworkConfig, Policy};
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{Element, Hook, MapKey, Transaction};
 use crate::rule::Step;
@@ -25,6 +29,8 @@ const RAW: i32 = -300;
 const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
+/// Where resolvers ask.
+const NAME_SERVICE: u16 = 53;
 
 const MAPS: [(Protocol, MapKey, &str); 4] = [
     (Protocol::Tcp, MapKey::AddressPort, "tcp_address_ports"),
@@ -46,15 +52,27 @@ pub(crate) struct Table {
     name: String,
     bridge: String,
     subnet: Subnet,
+    gateway: Ipv4Addr,
+    policy: Policy,
+    /// Where the network's name server listens at the bridge's address; zero without one.
+    name_server: AtomicU16,
 }
 
 impl Table {
-    pub(crate) fn new(name: String, bridge: String, subnet: Subnet) -> Self {
+    pub(crate) fn new(config: &NetworkConfig, subnet: Subnet, gateway: Ipv4Addr) -> Self {
         Self {
-            name,
-            bridge,
+            name: config.table.clone(),
+            bridge: config.bridge.clone(),
             subnet,
+            gateway,
+            policy: config.policy,
+            name_server: AtomicU16::new(0),
         }
+    }
+
+    /// Sets the name server's port for the next [`Table::rebuild`].
+    pub(crate) fn set_name_server(&self, port: u16) {
+        self.name_server.store(port, Ordering::Relaxed);
     }
 
     /// Replaces whatever the table held, in one transaction.
@@ -115,6 +133,11 @@ impl Table {
     fn chains(&self, t: &mut Transaction<'_>) {
         let bridge = self.bridge.as_str();
         let loopback = Subnet::LOOPBACK;
+        let Policy {
+            internal,
+            masquerade,
+            ..
+        } = self.policy;
 
         // route_localnet on the bridge lets replies to 127.0.0.1 through; this keeps containers
         // from using it to reach what the host binds to loopback.
@@ -131,6 +154,25 @@ impl Table {
             "guard",
             &[Step::InputIs(bridge), Step::SourceIn(loopback), Step::Drop],
         );
+
+        let port = self.name_server.load(Ordering::Relaxed);
+        if let (1.., Ok(gateway)) = (port, Subnet::new(self.gateway, 32)) {
+            // Before published ports: a container that serves port 53 of the host must not get the
+            // questions of all others.
+            t.chain("names", "nat", Hook::Prerouting, DSTNAT - 1);
+            for protocol in [Protocol::Udp, Protocol::Tcp] {
+                t.rule(
+                    "names",
+                    &[
+                        Step::InputIs(bridge),
+                        Step::DestinationIn(gateway),
+                        Step::Protocol(number(protocol)),
+                        Step::DestinationPort(NAME_SERVICE),
+                        Step::RewriteTo(self.gateway, port),
+                    ],
+                );
+            }
+        }
 
         t.chain("prerouting", "nat", Hook::Prerouting, DSTNAT);
         // Before routing, a packet for 127.0.0.1 from another host has not been refused yet:
@@ -152,6 +194,13 @@ impl Table {
 
         t.chain("forward", "filter", Hook::Forward, FILTER);
         let to_bridge = Step::OutputIs(bridge);
+        if internal {
+            let within = [to_bridge, Step::InputIs(bridge), Step::Accept];
+            t.rule("forward", &within);
+            t.rule("forward", &[to_bridge, Step::Drop]);
+            t.rule("forward", &[Step::InputIs(bridge), Step::Drop]);
+            return;
+        }
         t.rule("forward", &[to_bridge, Step::Established, Step::Accept]);
         t.rule("forward", &[to_bridge, Step::InputIs(bridge), Step::Accept]);
         t.rule(
@@ -166,15 +215,17 @@ impl Table {
             "postrouting",
             &[Step::SourceIn(loopback), to_bridge, Step::Masquerade],
         );
-        t.rule(
-            "postrouting",
-            &[
-                Step::SourceIn(self.subnet),
-                Step::OutputIsNot(bridge),
-                Step::OutputIsNot("lo"),
-                Step::Masquerade,
-            ],
-        );
+        if masquerade {
+            t.rule(
+                "postrouting",
+                &[
+                    Step::SourceIn(self.subnet),
+                    Step::OutputIsNot(bridge),
+                    Step::OutputIsNot("lo"),
+                    Step::Masquerade,
+                ],
+            );
+        }
         // Hairpin: without this the other container would answer its neighbour directly, which
         // waits for an answer from the host.
         t.rule(

@@ -111,6 +111,31 @@ impl MacAddress {
     }
 }
 
+/// A text that is no MAC address of a single host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not a MAC address: write six bytes as in 02:42:ac:11:00:02")]
+pub struct InvalidMac(String);
+
+impl FromStr for MacAddress {
+    type Err = InvalidMac;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidMac(text.to_owned());
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2);
+            let part = part.filter(|p| !p.starts_with('+')).ok_or_else(invalid)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+        }
+        // Addresses of groups and the zero address are no host's.
+        if parts.next().is_some() || bytes[0] & 1 != 0 || bytes == [0; 6] {
+            return Err(invalid());
+        }
+        Ok(Self(bytes))
+    }
+}
+
 impl fmt::Display for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -147,6 +172,23 @@ mod tests {
         assert!(wide.overlaps(narrow) && narrow.overlaps(wide));
         assert!(!wide.overlaps(other) && !other.overlaps(wide));
         assert!(everything.overlaps(other));
+    }
+
+    #[test]
+    fn mac_parsed_is_shown_the_same_and_groups_are_refused() {
+        let mac: MacAddress = "92:D0:c6:0a:29:33".parse().expect("an address");
+        assert_eq!(mac.to_string(), "92:d0:c6:0a:29:33");
+        for text in [
+            "",
+            "92:d0:c6:0a:29",
+            "92:d0:c6:0a:29:33:44",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "9:d0:c6:0a:29:33",
+            "+2:d0:c6:0a:29:33",
+        ] {
+            assert!(text.parse::<MacAddress>().is_err(), "{text}");
+        }
     }
 
     #[test]

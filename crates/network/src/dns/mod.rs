@@ -1,0 +1,27 @@
+//! The name server of each network: names of containers, their addresses, and for all else the
+//! host's own name servers.
+//!
+//! ```text
+//! container ──53──▶ bridge's address ──table──▶ our port ──▶ answer ──known──▶ reply
+//!                                                              │ unknown
+//!                                                              ▼
+//!                                            a task of its own ──▶ upstream ──▶ reply
+//! ```
+//!
+//! Whatever a container sends is foreign: it is parsed with every length checked, and what one
+//! container asks for holds up no other. How many look-ups wait for upstream servers is bounded, in
+//! all and for each container; beyond that the answer is an immediate failure.
+
+mod answer;
+mod server;
+mod upstream;
+mod zones;
+
+pub use server::{NameServer, Served};
+pub use zones::{Member, Zone, Zones};
+
+/// Reads a message as the server does, for fuzzing: whether it is answered at all.
+#[must_use]
+pub fn reads(bytes: &[u8]) -> bool {
+    answer::read(bytes).is_some()
+}

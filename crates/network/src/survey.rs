@@ -1,0 +1,71 @@
+//! What the host has: which subnets it uses, and bridges that bear our name.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use crate::addr;
+use crate::config::OpenError;
+use crate::files;
+use crate::netlink::NetlinkError;
+use crate::route::Route;
+use crate::types::Subnet;
+
+/// Every subnet that the host uses: by address, by route, and by a name server in it.
+fn occupied(resolv_conf: &Path) -> Result<Vec<Subnet>, NetlinkError> {
+    let mut route = Route::open()?;
+    let addresses = route.addresses()?.into_iter().map(|(_, subnet, _)| subnet);
+    let mut all: Vec<Subnet> = addresses.collect();
+    all.extend(route.routes()?.into_iter().map(|(_, subnet)| subnet));
+    let content = fs::read_to_string(resolv_conf).unwrap_or_default();
+    let servers = files::name_servers(&content).filter_map(|s| s.parse::<Ipv4Addr>().ok());
+    all.extend(servers.filter_map(|server| Subnet::new(server, 32).ok()));
+    Ok(all)
+}
+
+/// A subnet that neither the host uses nor `taken` lists.
+///
+/// # Errors
+/// There is none, or the kernel does not tell.
+pub fn free_subnet(taken: &[Subnet]) -> Result<Subnet, OpenError> {
+    let mut all = survey()?;
+    all.extend(taken);
+    addr::choose_further(&all).map_err(OpenError::Subnet)
+}
+
+/// What shares an address with `subnet`: something of the host's or in `taken`.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn overlap(subnet: Subnet, taken: &[Subnet]) -> Result<Option<Subnet>, OpenError> {
+    let mut all = survey()?;
+    all.extend(taken);
+    Ok(addr::first_overlap(subnet, &all))
+}
+
+fn survey() -> Result<Vec<Subnet>, OpenError> {
+    occupied(Path::new("/etc/resolv.conf")).map_err(|source| OpenError::Kernel {
+        step: "list the host's subnets for the sake",
+        bridge: "to be made".to_owned(),
+        source,
+    })
+}
+
+/// Deletes bridges whose name begins with `prefix` unless `known` has them; answers their names.
+///
+/// # Errors
+/// The kernel does not list its links, or refuses to delete one.
+pub fn sweep_bridges(
+    prefix: &str,
+    known: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, NetlinkError> {
+    let mut route = Route::open()?;
+    let mut swept = Vec::new();
+    for link in route.links()? {
+        if link.kind == "bridge" && link.name.starts_with(prefix) && !known(&link.name) {
+            route.delete_link(&link.name)?;
+            swept.push(link.name);
+        }
+    }
+    Ok(swept)
+}
