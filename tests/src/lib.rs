@@ -1,6 +1,14 @@
 //! What several black-box suites share: reading a container's cgroup and its host-side facts.
 
+pub mod docker;
+pub mod documents;
+pub mod forward;
+pub mod liar;
+pub mod odd;
+pub mod rawtar;
 pub mod registry;
+pub mod tree;
+pub mod watched;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -37,6 +37,15 @@ impl Registry {
     /// If it does not start.
     #[must_use]
     pub fn start(dir: &Path, kind: Kind) -> Self {
+        Self::start_with(dir, kind, "")
+    }
+
+    /// Starts one with more lines at the end of its configuration: those of `http: tls:` for TLS.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_with(dir: &Path, kind: Kind, more: &str) -> Self {
         fs::create_dir_all(dir).expect("make the registry's folder");
         let port = free_port();
         let host = format!("127.0.0.1:{port}");
@@ -60,6 +69,7 @@ impl Registry {
                 ));
             }
         }
+        config.push_str(more);
         let file = dir.join("config.yml");
         fs::write(&file, config).expect("write the registry's configuration");
         let log = fs::File::create(dir.join("log")).expect("make the registry's log");
@@ -136,7 +146,12 @@ impl Drop for Registry {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on now.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
     listener.local_addr().expect("address").port()
 }

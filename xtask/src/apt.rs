@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 32] = [
+const NEEDS: [(&str, &str); 33] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -28,6 +28,7 @@ const NEEDS: [(&str, &str); 32] = [
     ("/usr/bin/podman", "podman"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/jq", "jq"),
+    ("/usr/sbin/sshd", "openssh-server"),
     ("/bin/ps", "procps"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/gpgv", "gpgv"),

@@ -1,11 +1,12 @@
 //! What every command has at hand: where the daemon is, how to reach it, and the runtime.
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use hull_client::{Client, ClientError};
 
 use crate::error::CliError;
+use crate::remote::Place;
 use crate::{Hooks, daemon_start};
 
 /// Where daemons listen unless told otherwise.
@@ -16,7 +17,9 @@ const SOCKET_NAME: &str = "hull.sock";
 /// The surroundings of one command.
 #[derive(Debug)]
 pub(crate) struct Context {
-    /// The daemon's socket.
+    /// Where the daemon is.
+    pub(crate) place: Place,
+    /// The daemon's socket; empty where it is on another host.
     pub(crate) socket: PathBuf,
     /// The directory with the daemon's socket, process id and log.
     pub(crate) run_dir: PathBuf,
@@ -38,17 +41,20 @@ impl Context {
             .ok()
             .filter(|host| !host.is_empty());
         let host = host.map(str::to_owned).or(from_env);
-        let (socket, explicit) = match &host {
-            Some(host) => (socket_path(host)?, true),
+        let (place, explicit) = match &host {
+            Some(host) => (Place::read(host)?, true),
             None => {
                 let socket = std::env::var_os("HULL_SOCKET").filter(|socket| !socket.is_empty());
-                (
-                    socket.map_or_else(|| run_dir.join(SOCKET_NAME), PathBuf::from),
-                    false,
-                )
+                let socket = socket.map_or_else(|| run_dir.join(SOCKET_NAME), PathBuf::from);
+                (Place::Socket(socket), false)
             }
         };
+        let socket = match &place {
+            Place::Socket(path) => path.clone(),
+            Place::Program(_) => PathBuf::new(),
+        };
         Ok(Self {
+            place,
             socket,
             run_dir,
             explicit,
@@ -75,7 +81,11 @@ impl Context {
 
     /// A client that is connected; starts the daemon where none listens on the default socket.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        let client = Client::unix(&self.socket);
+        let client = self.place.client();
+        if let Place::Program(words) = &self.place {
+            greet(&client, words).await?;
+            return Ok(client);
+        }
         match client.connect().await {
             Ok(()) => Ok(client),
             Err(error) if !self.explicit && nobody_listens(&error) => {
@@ -88,7 +98,7 @@ impl Context {
 
     /// A client of a daemon that runs already; `None` where none does.
     pub(crate) async fn running_client(&self) -> Result<Option<Client>, CliError> {
-        let client = Client::unix(&self.socket);
+        let client = self.place.client();
         match client.connect().await {
             Ok(()) => Ok(Some(client)),
             Err(error) if nobody_listens(&error) => Ok(None),
@@ -110,30 +120,14 @@ pub(crate) fn nobody_listens(error: &ClientError) -> bool {
     }
 }
 
-/// The path in `unix://PATH`.
-fn socket_path(host: &str) -> Result<PathBuf, CliError> {
-    match host.split_once("://") {
-        Some(("unix", path)) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
-        None if Path::new(host).is_absolute() => Ok(PathBuf::from(host)),
-        _ => Err(CliError::with_code(
-            format!(
-                "unable to parse host {host:?}: Hull listens on unix sockets only, write unix:///PATH"
-            ),
-            crate::error::ENGINE_ERROR,
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn socket_path_takes_unix_urls_only() {
-        assert_eq!(socket_path("unix:///a/b").unwrap(), PathBuf::from("/a/b"));
-        assert_eq!(socket_path("/a/b").unwrap(), PathBuf::from("/a/b"));
-        assert!(socket_path("tcp://1.2.3.4:2375").is_err());
-        assert!(socket_path("unix://rel").is_err());
-        assert!(socket_path("").is_err());
+/// Asks an engine behind a program for a sign of life: what goes wrong on the way shows now.
+pub(crate) async fn greet(client: &Client, words: &[String]) -> Result<(), CliError> {
+    match client.ping().await {
+        Ok(()) => Ok(()),
+        Err(ClientError::Transport { .. }) => Err(CliError::new(format!(
+            "cannot reach the engine: `{}` ended without an answer (is hull installed there, and does its daemon run?)",
+            words.join(" ")
+        ))),
+        Err(error) => Err(error.into()),
     }
 }

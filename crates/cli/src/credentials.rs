@@ -60,23 +60,20 @@ pub(crate) fn key(registry: &str) -> String {
     }
 }
 
-/// The registry of an image's name.
-pub(crate) fn registry_of(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => first,
-        _ => "docker.io",
+/// Docker's folder of what belongs to the user.
+pub(crate) fn config_dir() -> PathBuf {
+    match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
+        Some(dir) => PathBuf::from(dir),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".docker")
+        }
     }
 }
 
 impl Store {
     /// Reads the file; a missing one is empty.
     pub(crate) fn open() -> Result<Self, CliError> {
-        let dir = match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
-            Some(dir) => PathBuf::from(dir),
-            None => PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
-                .join(".docker"),
-        };
-        Self::read(dir.join("config.json"))
+        Self::read(config_dir().join("config.json"))
     }
 
     fn read(path: PathBuf) -> Result<Self, CliError> {
@@ -101,6 +98,11 @@ impl Store {
         if let Some(helper) = self.helper(&key) {
             return from_helper(&helper, &key);
         }
+        self.stored(key)
+    }
+
+    /// What the file itself has under a key.
+    fn stored(&self, key: String) -> Result<Option<Auth>, CliError> {
         let Some(entry) = self.config.get("auths").and_then(|auths| {
             let auths = auths.as_object()?;
             auths.get(&key).or_else(|| {
@@ -134,12 +136,6 @@ impl Store {
         }
         auth.serveraddress = key;
         Ok(Some(auth))
-    }
-
-    /// The header for an image's registry, empty where nothing is known.
-    pub(crate) fn header_for(image: &str) -> Result<String, CliError> {
-        let found = Self::open()?.get(registry_of(image))?;
-        Ok(found.map(|auth| auth.header()).unwrap_or_default())
     }
 
     /// Keeps credentials. Returns a warning where they lie unencrypted.
@@ -233,6 +229,20 @@ impl Store {
     }
 }
 
+/// Where fuzzers reach this: user, password and token that a config.json has for a registry, none
+/// if it is malformed or has none. No helper runs.
+#[doc(hidden)]
+pub fn seam(config: &[u8], registry: &str) -> Option<(String, String, String)> {
+    let store = Store {
+        path: PathBuf::new(),
+        config: serde_json::from_slice(config).ok()?,
+    };
+    let auth = store.stored(key(registry)).ok()??;
+    // A header is made of all that was accepted.
+    let _ = auth.header();
+    Some((auth.username, auth.password, auth.identitytoken))
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -265,6 +275,11 @@ fn from_helper(helper: &str, key: &str) -> Result<Option<Auth>, CliError> {
 
 /// Runs a helper; none if it says that it knows nothing.
 fn run_helper(helper: &str, verb: &str, input: &[u8]) -> Result<Option<Vec<u8>>, CliError> {
+    if helper.contains('/') {
+        return Err(CliError::new(format!(
+            "credential helper {helper:?} is no name of a program"
+        )));
+    }
     let program = format!("docker-credential-{helper}");
     let fail = |error: std::io::Error| CliError::new(format!("cannot run {program}: {error}"));
     let mut child = Command::new(&program)
@@ -306,10 +321,6 @@ mod tests {
         assert_eq!(key("docker.io"), HUB_KEY);
         assert_eq!(key(HUB_KEY), HUB_KEY);
         assert_eq!(key("https://reg.example:5000/v2/"), "reg.example:5000");
-        assert_eq!(registry_of("busybox"), "docker.io");
-        assert_eq!(registry_of("a/b"), "docker.io");
-        assert_eq!(registry_of("localhost/b"), "localhost");
-        assert_eq!(registry_of("reg:5000/b:1"), "reg:5000");
     }
 
     #[test]

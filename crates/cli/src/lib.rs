@@ -7,7 +7,8 @@
 mod app;
 mod commands;
 mod context;
-mod credentials;
+#[doc(hidden)]
+pub mod credentials;
 mod daemon_start;
 mod error;
 mod format;
@@ -15,6 +16,8 @@ mod help;
 mod output;
 mod parse;
 mod progress;
+mod registry;
+mod remote;
 mod spec;
 mod streams;
 mod template;

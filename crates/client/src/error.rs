@@ -16,6 +16,15 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    /// The program that leads to the engine could not be started.
+    #[error("cannot start {program}")]
+    Program {
+        /// The program and its arguments.
+        program: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The engine refused; `message` is its own.
     #[error("{message}")]
     Api {

@@ -1,7 +1,9 @@
 //! Connections, requests and replies.
 
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::process::Command;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 
@@ -9,7 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -32,6 +34,8 @@ pub enum RequestBody {
     Authorized(String),
     /// JSON.
     Json(Bytes),
+    /// JSON, with credentials for a registry.
+    AuthorizedJson(String, Bytes),
     /// A stream of bytes.
     Stream(ChannelBody),
 }
@@ -82,10 +86,19 @@ impl Body for Outgoing {
     }
 }
 
+/// How an engine is reached.
+#[derive(Debug)]
+enum Place {
+    /// By its socket.
+    Socket(PathBuf),
+    /// By a program that passes its standard streams on to the engine: each connection starts one.
+    Program(Vec<String>),
+}
+
 /// A client of one engine.
 #[derive(Debug)]
 pub struct Client {
-    socket: PathBuf,
+    place: Place,
     idle: Mutex<Option<SendRequest<Outgoing>>>,
 }
 
@@ -93,14 +106,18 @@ impl Client {
     /// A client of the engine that listens on `socket`; connects at the first request.
     pub fn unix(socket: impl Into<PathBuf>) -> Self {
         Self {
-            socket: socket.into(),
+            place: Place::Socket(socket.into()),
             idle: Mutex::new(None),
         }
     }
 
-    /// The socket's path.
-    pub fn socket(&self) -> &Path {
-        &self.socket
+    /// A client of the engine that this program and its arguments lead to, by its standard
+    /// streams: `ssh HOST hull system dial-stdio`.
+    pub fn program(words: Vec<String>) -> Self {
+        Self {
+            place: Place::Program(words),
+            idle: Mutex::new(None),
+        }
     }
 
     /// Connects now, so that a missing daemon shows before anything is sent; the connection is kept.
@@ -111,13 +128,20 @@ impl Client {
     }
 
     async fn open(&self) -> Result<SendRequest<Outgoing>, ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|source| ClientError::Connect {
-                    path: self.socket.clone(),
-                    source,
-                })?;
+        let stream = match &self.place {
+            Place::Socket(path) => {
+                UnixStream::connect(path)
+                    .await
+                    .map_err(|source| ClientError::Connect {
+                        path: path.clone(),
+                        source,
+                    })?
+            }
+            Place::Program(words) => dial(words).map_err(|source| ClientError::Program {
+                program: words.join(" "),
+                source,
+            })?,
+        };
         let (sender, connection) =
             handshake(TokioIo::new(stream))
                 .await
@@ -175,6 +199,12 @@ impl Client {
             }
             RequestBody::Json(json) => {
                 builder = builder.header(CONTENT_TYPE, "application/json");
+                Outgoing::Full(Full::new(json))
+            }
+            RequestBody::AuthorizedJson(credentials, json) => {
+                builder = builder
+                    .header("X-Registry-Auth", credentials)
+                    .header(CONTENT_TYPE, "application/json");
                 Outgoing::Full(Full::new(json))
             }
             RequestBody::Stream(stream) => {
@@ -254,6 +284,27 @@ impl Client {
         Ok(ByteStream::new(response.into_body(), described))
     }
 
+    /// Asks for a reply's headers alone.
+    pub(crate) async fn headers(&self, path: &str) -> Result<HeaderMap, ClientError> {
+        let (response, sender, _) = self
+            .exchange(Method::HEAD, path, RequestBody::Empty, false)
+            .await?;
+        self.keep(sender);
+        Ok(response.headers().clone())
+    }
+
+    /// Gets what is read as it comes, with the reply's headers.
+    pub(crate) async fn stream_with_headers(
+        &self,
+        path: &str,
+    ) -> Result<(HeaderMap, ByteStream), ClientError> {
+        let (response, _sender, described) = self
+            .exchange(Method::GET, path, RequestBody::Empty, false)
+            .await?;
+        let headers = response.headers().clone();
+        Ok((headers, ByteStream::new(response.into_body(), described)))
+    }
+
     /// Sends a request that takes the connection over.
     pub async fn hijack(&self, path: &str, body: RequestBody) -> Result<Hijacked, ClientError> {
         let (response, _sender, described) = self.exchange(Method::POST, path, body, true).await?;
@@ -275,6 +326,22 @@ impl Client {
             .map_err(|_| ClientError::Stream("the connection handed over is not a unix socket"))?;
         Ok(Hijacked::new(parts.io.into_inner(), parts.read_buf))
     }
+}
+
+/// Starts a program whose standard streams are the connection. It ends with the connection.
+fn dial(words: &[String]) -> std::io::Result<UnixStream> {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    let [program, arguments @ ..] = words else {
+        return Err(std::io::Error::other("no program is named"));
+    };
+    let input = OwnedFd::from(theirs.try_clone()?);
+    Command::new(program)
+        .args(arguments)
+        .stdin(input)
+        .stdout(OwnedFd::from(theirs))
+        .spawn()?;
+    ours.set_nonblocking(true)?;
+    UnixStream::from_std(ours)
 }
 
 async fn collect(body: Incoming, request: &str) -> Result<Bytes, ClientError> {

@@ -3,7 +3,10 @@
 pub mod archive;
 pub mod builtin;
 pub mod change;
+pub mod commit;
 pub mod compress;
+pub mod content;
+pub mod copy;
 pub mod export;
 pub mod hash;
 pub mod import;

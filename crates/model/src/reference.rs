@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use crate::digest::Digest;
 use crate::error::Error;
@@ -11,8 +12,35 @@ use crate::error::Error;
 pub const DEFAULT_DOMAIN: &str = "docker.io";
 /// The tag that a name without tag or digest means.
 pub const DEFAULT_TAG: &str = "latest";
+/// Images that Hull makes itself; their names never mean a registry's.
+const BUILT_IN: [&str; 2] = ["hull/hello", "host"];
 const MAX_REPOSITORY: usize = 255;
 const MAX_TAG: usize = 128;
+
+/// What names without a registry mean in this process, if not [`DEFAULT_DOMAIN`].
+static DEFAULT_REGISTRY: OnceLock<String> = OnceLock::new();
+
+/// Has names without a registry mean this one, from now on and once for all.
+///
+/// # Errors
+/// If it is no registry's host with optional port.
+pub fn set_default_registry(domain: &str) -> Result<(), Error> {
+    if !is_domain(domain) || !valid_domain(domain) {
+        return Err(Error::invalid(format!(
+            "default registry {domain:?}: want a host with a dot or a port, such as registry.example:5000"
+        )));
+    }
+    if domain != DEFAULT_DOMAIN {
+        // The first one stays: names that were read mean it.
+        let _ = DEFAULT_REGISTRY.set(domain.to_owned());
+    }
+    Ok(())
+}
+
+/// The registry that names without one mean.
+pub fn default_registry() -> &'static str {
+    DEFAULT_REGISTRY.get().map_or(DEFAULT_DOMAIN, |one| one)
+}
 
 /// A parsed and normalised image reference.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,8 +57,16 @@ pub struct Reference {
 
 impl Reference {
     /// The name as people write it: without `docker.io/` and `library/`.
+    ///
+    /// Where another registry is the default, nothing is left out: what is printed means the same
+    /// everywhere.
     pub fn familiar_name(&self) -> String {
-        if self.domain == DEFAULT_DOMAIN {
+        self.familiar_by(default_registry())
+    }
+
+    fn familiar_by(&self, default: &str) -> String {
+        let built_in = BUILT_IN.contains(&self.path.trim_start_matches("library/"));
+        if self.domain == DEFAULT_DOMAIN && (default == DEFAULT_DOMAIN || built_in) {
             self.path
                 .strip_prefix("library/")
                 .filter(|p| !p.contains('/'))
@@ -73,6 +109,21 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
+        Self::parse_by(text, default_registry())
+    }
+}
+
+impl Reference {
+    /// Reads a name as Docker writes it into archives: without a registry it means Docker Hub's,
+    /// whatever the default here is.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn parse_archived(text: &str) -> Result<Self, Error> {
+        Self::parse_by(text, DEFAULT_DOMAIN)
+    }
+
+    fn parse_by(text: &str, default: &str) -> Result<Self, Error> {
         let wrong =
             |why: &str| Error::invalid(format!("invalid reference format: {text:?}: {why}"));
         let (rest, digest) = match text.split_once('@') {
@@ -91,7 +142,8 @@ impl FromStr for Reference {
         }
         let (domain, path) = match name.split_once('/') {
             Some((first, path)) if is_domain(first) => (first, path),
-            _ => (DEFAULT_DOMAIN, name),
+            _ if BUILT_IN.contains(&name) => (DEFAULT_DOMAIN, name),
+            _ => (default, name),
         };
         let domain = if domain == "index.docker.io" {
             DEFAULT_DOMAIN
@@ -187,6 +239,23 @@ mod tests {
             (r.domain.as_str(), r.path.as_str(), r.tag.as_deref()),
             ("localhost:5000", "a/b", Some("v1"))
         );
+    }
+
+    #[test]
+    fn short_reference_means_the_default_registry_and_prints_unambiguously() {
+        let of = |text| Reference::parse_by(text, "reg.example:5000").unwrap();
+        let name = of("box");
+        assert_eq!(name.to_string(), "reg.example:5000/box:latest");
+        assert_eq!(name.familiar_by("reg.example:5000"), "reg.example:5000/box");
+        let hub = of("docker.io/box:1");
+        assert_eq!(hub.to_string(), "docker.io/library/box:1");
+        assert_eq!(hub.familiar_by("reg.example:5000"), "docker.io/library/box");
+        assert_eq!(of("hull/hello").to_string(), "docker.io/hull/hello:latest");
+        assert_eq!(of("host").familiar_by("reg.example:5000"), "host");
+        assert_eq!(of("other.example/a:1").domain, "other.example");
+        for bad in ["", "reg", "reg.example/x", "-.x", "a b.c"] {
+            assert!(set_default_registry(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

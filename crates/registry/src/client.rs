@@ -3,20 +3,26 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hull_model::{Digest, Reference};
-use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
 use sha2::Digest as _;
 
 use crate::auth::{Access, Authorizer};
 use crate::document::media;
 use crate::hosts::{Host, hosts};
-use crate::link::Link;
-use crate::{BlobReader, Credentials, Descriptor, Document, RegistryError};
+use crate::link::{Link, back_off, worth_another_try};
+use crate::watch;
+use crate::{BlobReader, Credentials, Descriptor, Document, Proxies, RegistryError};
 
 /// Largest manifest or index.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// How often a document is fetched whose connection breaks in its middle.
+const DOCUMENT_TRIES: u32 = 3;
+/// The digest of what is sent, as the registry knows it.
+const CONTENT_DIGEST: &str = "docker-content-digest";
 
 /// What a client is told once.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +31,10 @@ pub struct Settings {
     pub folders: Vec<PathBuf>,
     /// Registries that may be insecure, besides loopback: hosts, `host:port` or CIDR.
     pub insecure: Vec<String>,
+    /// How long a registry may keep silent, half a minute unless told.
+    pub patience: Option<Duration>,
+    /// Proxies on the way to registries.
+    pub proxies: Proxies,
 }
 
 /// Keeps connections and tokens.
@@ -66,6 +76,14 @@ impl Client {
         })
     }
 
+    /// The same, with one more domain that may be insecure.
+    #[must_use]
+    pub fn with_insecure(&self, domain: &str) -> Self {
+        let mut settings = self.settings.clone();
+        settings.insecure.push(domain.to_owned());
+        Self::new(settings)
+    }
+
     pub(crate) fn authorizer(&self) -> &Authorizer {
         &self.authorizer
     }
@@ -79,9 +97,10 @@ impl Client {
         {
             return Ok(Arc::clone(links));
         }
+        let patience = self.settings.patience.unwrap_or(watch::PATIENCE);
         let links = hosts
             .iter()
-            .map(|host| Link::new(host.clone()).map(Arc::new))
+            .map(|host| Link::new(host.clone(), &self.settings.proxies, patience).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let links: Links = Arc::new(links);
         known.insert(domain.to_owned(), (hosts, Arc::clone(&links)));
@@ -153,15 +172,31 @@ impl Repository {
     ) -> Result<(Arc<Link>, Response), RegistryError> {
         let scope = self.scope(intent);
         let mut last: Option<RegistryError> = None;
-        let mut hosts = self.in_order(intent).into_iter().peekable();
-        while let Some(link) = hosts.next() {
-            // Where there is another one to ask, failures are not waited out.
-            let patient = hosts.peek().is_none();
+        let hosts = self.in_order(intent);
+        // Where there is another one to ask, failures are not waited out. One that could not be
+        // reached a moment ago is no such one, and its error no news.
+        let fresh = match hosts.iter().filter(|link| !link.is_aside()).count() {
+            0 => hosts.len(),
+            fresh => fresh,
+        };
+        for (number, link) in hosts.into_iter().enumerate() {
+            let patient = number + 1 == fresh;
+            let is_news = number < fresh;
             let path = format!("{}/{path}", self.path);
             let build = || Ok(with(link.request(method.clone(), &path, &self.domain)));
             let access = self.access(&scope);
-            let sent = link.send(self.client.authorizer(), &access, patient, build);
-            let error = match sent.await {
+            let authorizer = self.client.authorizer();
+            let mut sent = link.send(authorizer, &access, patient, build).await;
+            // The registry itself: what comes after it is only the same one without TLS.
+            let itself = !link.host.mirror;
+            if let Ok(answer) = &sent
+                && itself
+                && !patient
+                && worth_another_try(answer.status())
+            {
+                sent = link.send(authorizer, &access, true, build).await;
+            }
+            let error = match sent {
                 Ok(answer) if answer.status().is_success() => return Ok((link, answer)),
                 Ok(answer) => link.refused(answer, what).await,
                 Err(error) => error,
@@ -171,7 +206,11 @@ impl Repository {
             if !reached(&error) {
                 link.set_aside();
             }
-            if reached(&error) || !last.as_ref().is_some_and(reached) {
+            if reached(&error) && itself {
+                return Err(error);
+            }
+            let better = is_news && !last.as_ref().is_some_and(reached);
+            if last.is_none() || reached(&error) || better {
                 last = Some(error);
             }
         }
@@ -181,12 +220,35 @@ impl Repository {
         }))
     }
 
+    /// Fetches a document as a whole; where the connection breaks in its middle, once more.
+    async fn fetch(
+        &self,
+        intent: Intent,
+        path: &str,
+        what: &str,
+        (name, limit): (&'static str, u64),
+        with: impl Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<(HeaderMap, Vec<u8>), RegistryError> {
+        let mut breaks = 0;
+        loop {
+            let (link, mut answer) = self.ask(intent, Method::GET, path, what, &with).await?;
+            let headers = std::mem::take(answer.headers_mut());
+            match whole(&link, &mut answer, what, name, limit).await {
+                Err(RegistryError::Unreachable { .. }) if breaks + 1 < DOCUMENT_TRIES => {
+                    breaks += 1;
+                    tokio::time::sleep(back_off(breaks)).await;
+                }
+                read => return Ok((headers, read?)),
+            }
+        }
+    }
+
     /// `domain/path`, for messages.
     pub fn name(&self) -> String {
         format!("{}/{}", self.domain, self.path)
     }
 
-    fn label(&self, reference: &str) -> String {
+    pub(crate) fn label(&self, reference: &str) -> String {
         let mark = if reference.contains(':') { '@' } else { ':' };
         format!("{}{mark}{reference}", self.name())
     }
@@ -212,23 +274,18 @@ impl Repository {
         let what = self.label(reference);
         let accept = media::ACCEPT.join(", ");
         let path = format!("manifests/{reference}");
-        let (link, mut answer) = self
-            .ask(intent, Method::GET, &path, &what, |request| {
+        let limit = ("MAX_MANIFEST_BYTES", MAX_MANIFEST_BYTES);
+        let (headers, bytes) = self
+            .fetch(intent, &path, &what, limit, |request| {
                 request.header(ACCEPT, &accept)
             })
             .await?;
-        let said = answer.headers().get(CONTENT_TYPE);
-        let media_type = said.and_then(|value| value.to_str().ok());
-        let media_type = media_type.unwrap_or_default().split(';').next();
-        let media_type = media_type.unwrap_or_default().trim().to_owned();
-        let bytes = whole(
-            &link,
-            &mut answer,
-            &what,
-            "MAX_MANIFEST_BYTES",
-            MAX_MANIFEST_BYTES,
-        )
-        .await?;
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let media_type = text(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default();
+        let media_type = media_type.trim().to_owned();
+        // What a tag means only the registry knows, but what it says must be what it sends.
+        let expected = expected.or_else(|| text(CONTENT_DIGEST)?.trim().parse().ok());
         let digest = digest_of(&bytes);
         match expected {
             Some(expected) if expected != digest => Err(RegistryError::Digest {
@@ -259,10 +316,9 @@ impl Repository {
             return Err(RegistryError::Limit { what, name, limit });
         }
         let path = format!("blobs/{}", descriptor.digest);
-        let (link, mut answer) = self
-            .ask(Intent::Pull, Method::GET, &path, &what, |request| request)
+        let (_, bytes) = self
+            .fetch(Intent::Pull, &path, &what, (name, limit), |request| request)
             .await?;
-        let bytes = whole(&link, &mut answer, &what, name, limit).await?;
         if bytes.len() as u64 != descriptor.size {
             return Err(RegistryError::Length {
                 what,
@@ -335,25 +391,25 @@ impl Repository {
 }
 
 /// Reads a bounded answer.
-async fn whole(
+pub(crate) async fn whole(
     link: &Link,
     answer: &mut Response,
     what: &str,
     name: &'static str,
     limit: u64,
 ) -> Result<Vec<u8>, RegistryError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| link.unreachable(&e))? {
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(RegistryError::Limit {
-                what: what.to_owned(),
-                name,
-                limit,
-            });
-        }
-        bytes.extend_from_slice(&chunk);
+    match link.watch(answer).whole(limit).await {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(RegistryError::Limit {
+            what: what.to_owned(),
+            name,
+            limit,
+        }),
+        Err(why) => Err(RegistryError::Unreachable {
+            host: link.host.name().to_owned(),
+            why: format!("{what} broke off: {why}"),
+        }),
     }
-    Ok(bytes)
 }
 
 pub(crate) fn digest_of(bytes: &[u8]) -> Digest {

@@ -6,6 +6,8 @@ use hull_model::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::RegistryError;
+use crate::link::harmless;
+use crate::platform::Wanted;
 
 /// Media types.
 pub mod media {
@@ -80,6 +82,12 @@ pub struct PlatformOf {
     /// Such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
+    /// Version of the operating system.
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+    /// What the operating system must have.
+    #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
 }
 
 impl PlatformOf {
@@ -102,26 +110,23 @@ pub struct Index {
 }
 
 impl Index {
-    /// The entry for `os/architecture[/variant]`.
+    /// The best entry for `os/architecture[/variant]`.
     pub fn choose(&self, wanted: &str) -> Option<&Descriptor> {
-        let fits = |entry: &&Descriptor| {
-            entry.platform.as_ref().is_some_and(|platform| {
-                let own = platform.text();
-                own == wanted
-                    || own
-                        .strip_prefix(wanted)
-                        .is_some_and(|rest| rest.starts_with('/'))
-            })
-        };
+        let wanted = Wanted::read(wanted);
         let mut real = self
             .manifests
             .iter()
             .filter(|entry| !is_about_another(entry));
-        real.clone().find(fits).or_else(|| {
-            // An index of a single image that names no platform.
-            let only = real.next()?;
-            (real.next().is_none() && only.platform.is_none()).then_some(only)
-        })
+        let rank = |entry: &&Descriptor| wanted.rank(entry.platform.as_ref()?);
+        real.clone()
+            .filter_map(|entry| Some((rank(&entry)?, entry)))
+            .min_by_key(|(rank, _)| *rank)
+            .map(|(_, entry)| entry)
+            .or_else(|| {
+                // An index of a single image that names no platform.
+                let only = real.next()?;
+                (real.next().is_none() && only.platform.is_none()).then_some(only)
+            })
     }
 
     /// Its platforms, for a message.
@@ -129,13 +134,13 @@ impl Index {
         self.manifests
             .iter()
             .filter(|entry| !is_about_another(entry))
-            .filter_map(|entry| Some(entry.platform.as_ref()?.text()))
+            .filter_map(|entry| Some(harmless(&entry.platform.as_ref()?.text())))
             .collect()
     }
 }
 
 /// Attestations and the like, which stand beside the images of an index.
-fn is_about_another(entry: &Descriptor) -> bool {
+pub fn is_about_another(entry: &Descriptor) -> bool {
     entry.annotations.contains_key("vnd.docker.reference.type")
         || entry.platform.as_ref().is_some_and(|p| p.os == "unknown")
 }
@@ -165,6 +170,31 @@ pub struct Manifest {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Manifest {
+    /// Whether it is a container image, and no artifact of another kind.
+    pub fn is_image(&self) -> bool {
+        let config = self.config.media_type.as_str();
+        let known = config.is_empty()
+            || matches!(
+                config,
+                media::DOCKER_CONFIG | media::OCI_CONFIG | "application/octet-stream"
+            );
+        let layers = self
+            .layers
+            .iter()
+            .all(|layer| layer.media_type.is_empty() || layer.media_type.contains("tar"));
+        known && layers
+    }
+
+    /// What kind of artifact it is.
+    pub fn kind(&self) -> &str {
+        match &self.artifact_type {
+            Some(kind) if !kind.is_empty() => kind,
+            _ => &self.config.media_type,
+        }
+    }
+}
+
 /// What a document is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
@@ -185,6 +215,7 @@ impl Document {
             what: format!("manifest {}", self.digest),
             why,
         };
+        hull_model::json::check_values(&self.bytes).map_err(|e| wrong(e.to_string()))?;
         let value: serde_json::Value =
             serde_json::from_slice(&self.bytes).map_err(|e| wrong(e.to_string()))?;
         let has = |name: &str| value.get(name).is_some_and(|member| !member.is_null());

@@ -171,7 +171,7 @@ fn host_of(domain: &str) -> &str {
 }
 
 /// Whether the address is in the network `a.b.c.d/n`.
-fn within(address: IpAddr, network: &str) -> bool {
+pub(crate) fn within(address: IpAddr, network: &str) -> bool {
     let Some((base, bits)) = network.split_once('/') else {
         return false;
     };
@@ -225,7 +225,12 @@ fn from_toml(path: &Path, server: &str) -> Result<Vec<Host>, RegistryError> {
         return Err(wrong(path, "it is too large"));
     }
     let text = fs::read_to_string(path).map_err(|e| wrong(path, e))?;
-    let file: File = toml::from_str(&text).map_err(|e| wrong(path, e))?;
+    parse(path, &text, server)
+}
+
+/// Reads the text of a hosts.toml; `path` is where it lies.
+pub(crate) fn parse(path: &Path, text: &str, server: &str) -> Result<Vec<Host>, RegistryError> {
+    let file: File = toml::from_str(text).map_err(|e| wrong(path, e))?;
     // toml's tables forget their order, which is that of the fall-back: it is the text's.
     let mut named: Vec<(usize, String, Entry)> = Vec::new();
     for (url, entry) in file.host {

@@ -19,12 +19,26 @@ mod document;
 mod error;
 mod hosts;
 mod link;
+mod listing;
+mod platform;
+mod proxy;
+mod referrers;
+#[doc(hidden)]
+pub mod seams;
+mod search;
 mod tls;
 mod upload;
+mod watch;
 
 pub use blob::BlobReader;
 pub use client::{Client, Repository, Settings};
 pub use credentials::Credentials;
-pub use document::{Descriptor, Document, Index, Manifest, Parsed, PlatformOf, media};
+pub use document::{
+    Descriptor, Document, Index, Manifest, Parsed, PlatformOf, is_about_another, media,
+};
 pub use error::RegistryError;
+pub use platform::fits;
+pub use proxy::Proxies;
+pub use referrers::fallback_tag;
+pub use search::SearchHit;
 pub use upload::Blob;

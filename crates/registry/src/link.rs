@@ -1,14 +1,17 @@
 //! Requests to one host: authorisation, retries with back-off, the registry's words of an error.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::redirect::Policy;
+use reqwest::{Request, RequestBuilder, Response, StatusCode, Url};
 
 use crate::auth::{Access, Authorizer};
 use crate::hosts::Host;
-use crate::{RegistryError, challenge, tls};
+use crate::watch::{self, Watched, shown};
+use crate::{Proxies, RegistryError, challenge, tls};
 
 /// Tries of one request.
 const TRIES: u32 = 6;
@@ -16,16 +19,17 @@ const TRIES: u32 = 6;
 const CONNECT_TRIES: u32 = 3;
 /// Pause after the first failure; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Longest pause, whatever the registry asks for.
+/// Longest pause. Who asks for a longer one is not asked again, but the user told.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often one request may be asked for other credentials: of several that share a token, others
+/// may use it up meanwhile.
+const CHALLENGES: u32 = 2;
 /// How long a host that could not be reached is asked last.
 const ASIDE: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Without a byte for so long a connection counts as broken.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: usize = 5;
 /// Largest error document read.
-const MAX_ERROR_BYTES: usize = 64 << 10;
+const MAX_ERROR_BYTES: u64 = 64 << 10;
 /// Longest excerpt of what a registry says.
 const MAX_WORDS: usize = 400;
 
@@ -34,28 +38,65 @@ const MAX_WORDS: usize = 400;
 pub(crate) struct Link {
     pub(crate) host: Host,
     http: reqwest::Client,
+    /// For secrets: led to another host, it stays where it is.
+    careful: reqwest::Client,
+    patience: Duration,
     aside_until: Mutex<Option<Instant>>,
 }
 
 impl Link {
-    pub(crate) fn new(host: Host) -> Result<Self, RegistryError> {
+    pub(crate) fn new(
+        host: Host,
+        proxies: &Proxies,
+        patience: Duration,
+    ) -> Result<Self, RegistryError> {
         let config = |error: reqwest::Error| RegistryError::Config {
             file: host.name().to_owned(),
             why: chain(&error),
         };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls::config(&host)?)
-            .user_agent(concat!("hull/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::limited(MAX_REDIRECTS))
-            .build()
-            .map_err(config)?;
+        let tls = tls::config(&host)?;
+        let client = |policy| {
+            proxies
+                .apply(reqwest::Client::builder())
+                .tls_backend_preconfigured(tls.clone())
+                .user_agent(concat!("hull/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+                .referer(false)
+                .redirect(policy)
+                .build()
+                .map_err(config)
+        };
+        let careful = Policy::custom(|attempt| match attempt.previous().last() {
+            Some(last) if attempt.previous().len() > MAX_REDIRECTS => {
+                let text = format!("too many redirects from {last}");
+                attempt.error(text)
+            }
+            Some(last) if last.origin() == attempt.url().origin() => attempt.follow(),
+            _ => attempt.stop(),
+        });
+        let (http, careful) = (client(Policy::limited(MAX_REDIRECTS))?, client(careful)?);
         Ok(Self {
             host,
             http,
+            careful,
+            patience,
             aside_until: Mutex::default(),
         })
+    }
+
+    /// How long it may keep silent.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Reads an answer's body with patience.
+    pub(crate) fn watch<'a>(&self, answer: &'a mut Response) -> Watched<'a> {
+        Watched::new(answer, self.patience)
+    }
+
+    /// Whether an address is this host's, and may have what was given for it alone.
+    pub(crate) fn is_own(&self, url: &Url) -> bool {
+        Url::parse(&self.host.base).is_ok_and(|base| base.origin() == url.origin())
     }
 
     /// It could not be reached: for a while others are asked first.
@@ -73,8 +114,8 @@ impl Link {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn http(&self) -> &reqwest::Client {
-        &self.http
+    pub(crate) fn careful(&self) -> &reqwest::Client {
+        &self.careful
     }
 
     /// A request for a path below `/v2`.
@@ -92,15 +133,84 @@ impl Link {
         self.request_to(method, &url)
     }
 
-    /// A request to where the registry led us.
+    /// A request to where the registry led us. What the configuration says to send along goes to
+    /// the host itself alone.
     pub(crate) fn request_to(&self, method: reqwest::Method, url: &str) -> RequestBuilder {
         let mut request = self.http.request(method, url);
-        for (name, values) in &self.host.headers {
-            for value in values {
-                request = request.header(name, value);
+        if Url::parse(url).is_ok_and(|url| self.is_own(&url)) {
+            for (name, values) in &self.host.headers {
+                for value in values {
+                    request = request.header(name, value);
+                }
             }
         }
         request
+    }
+
+    /// Adds what proves who asks, unless the request goes to another host.
+    pub(crate) fn prove(&self, request: &mut Request, header: Option<&str>) {
+        let Some(header) = header.filter(|_| self.is_own(request.url())) else {
+            return;
+        };
+        if let Ok(mut value) = HeaderValue::from_str(header) {
+            value.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, value);
+        }
+    }
+
+    /// Sends a request once; an answer must begin in time.
+    pub(crate) async fn execute(&self, request: Request) -> Result<Response, Failure> {
+        // A registry that takes an upload may have to copy it before it answers.
+        let times = match request.body() {
+            Some(_) => watch::UPLOAD,
+            None => watch::ANSWER,
+        };
+        let patience = self.patience.saturating_mul(times);
+        match tokio::time::timeout(patience, self.http.execute(request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(Failure {
+                tries: match &error {
+                    error if error.is_redirect() || error.is_builder() => 1,
+                    error if error.is_connect() => CONNECT_TRIES,
+                    _ => TRIES,
+                },
+                error: self.unreachable(&error),
+            }),
+            Err(_) => Err(Failure {
+                tries: CONNECT_TRIES,
+                error: RegistryError::Unreachable {
+                    host: self.host.name().to_owned(),
+                    why: format!("it did not answer within {}", shown(patience)),
+                },
+            }),
+        }
+    }
+
+    /// Sends a body that is made meanwhile. It may take any time, but not stand still: `taken`
+    /// counts how often something of it was taken.
+    pub(crate) async fn upload(
+        &self,
+        request: Request,
+        taken: &AtomicU64,
+    ) -> Result<Response, RegistryError> {
+        let patience = self.patience.saturating_mul(watch::UPLOAD);
+        let mut sent = std::pin::pin!(self.http.execute(request));
+        let mut before = 0;
+        loop {
+            match tokio::time::timeout(patience, &mut sent).await {
+                Ok(answer) => return answer.map_err(|error| self.unreachable(&error)),
+                Err(_) => {
+                    let now = taken.load(Ordering::Relaxed);
+                    if now == before {
+                        return Err(RegistryError::Unreachable {
+                            host: self.host.name().to_owned(),
+                            why: format!("an upload stood still for {}", shown(patience)),
+                        });
+                    }
+                    before = now;
+                }
+            }
+        }
     }
 
     /// Sends what `build` makes until there is an answer that is neither a demand for
@@ -112,44 +222,66 @@ impl Link {
         again: bool,
         build: impl Fn() -> Result<RequestBuilder, RegistryError>,
     ) -> Result<Response, RegistryError> {
+        let mut proof = None;
+        self.send_with(authorizer, access, again, &mut proof, build)
+            .await
+    }
+
+    /// The same; what it was asked with is left in `given`. A token just given is used even if its
+    /// issuer lets it live for a moment only.
+    pub(crate) async fn send_with(
+        &self,
+        authorizer: &Authorizer,
+        access: &Access<'_>,
+        again: bool,
+        given: &mut Option<String>,
+        build: impl Fn() -> Result<RequestBuilder, RegistryError>,
+    ) -> Result<Response, RegistryError> {
         let tries = if again { TRIES } else { 1 };
-        let mut challenged = false;
+        let mut challenged = 0;
         let mut failures = 0;
         loop {
-            let mut request = build()?;
-            let known = authorizer.known(&self.host, access).await;
-            if let Some(value) = &known {
-                request = request.header(AUTHORIZATION, value);
+            let mut request = build()?.build().map_err(|e| self.unreachable(&e))?;
+            if given.is_none() {
+                *given = authorizer.known(&self.host, access).await;
             }
-            let pause = match request.send().await {
-                Err(error) => {
+            self.prove(&mut request, given.as_deref());
+            let own = self.is_own(request.url());
+            let pause = match self.execute(request).await {
+                Err(failure) => {
                     failures += 1;
-                    let tries = if error.is_connect() {
-                        tries.min(CONNECT_TRIES)
-                    } else {
-                        tries
-                    };
-                    if failures >= tries || error.is_redirect() || error.is_builder() {
-                        return Err(self.unreachable(&error));
+                    if failures >= tries.min(failure.tries) {
+                        return Err(failure.error);
                     }
                     None
                 }
                 Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
                     let challenges = challenges(&answer);
-                    if challenged || challenges.is_empty() {
-                        let why = words(answer).await;
+                    if challenged >= CHALLENGES || challenges.is_empty() || !own {
+                        let why = self.words(answer).await;
                         return Err(self.denied(access, &why));
                     }
-                    challenged = true;
-                    authorizer.answer(self, access, &challenges, known).await?;
+                    challenged += 1;
+                    let refused = given.take();
+                    let fresh = authorizer
+                        .answer(self, access, &challenges, refused.clone())
+                        .await?;
+                    if refused.as_ref() == Some(&fresh) {
+                        let why = self.words(answer).await;
+                        return Err(self.denied(access, &why));
+                    }
+                    *given = Some(fresh);
                     continue;
                 }
                 Ok(answer) if worth_another_try(answer.status()) => {
                     failures += 1;
-                    if failures >= tries {
+                    let pause = retry_after(&answer);
+                    if failures >= tries || pause.is_some_and(|pause| pause > LONGEST_PAUSE) {
                         return Ok(answer);
                     }
-                    retry_after(&answer)
+                    // While it waits a token may expire.
+                    challenged = 0;
+                    pause
                 }
                 Ok(answer) => return Ok(answer),
             };
@@ -158,9 +290,19 @@ impl Link {
     }
 
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
-        RegistryError::Unreachable {
-            host: self.host.name().to_owned(),
-            why: chain(error),
+        let (host, why) = (self.host.name().to_owned(), chain(error));
+        if error.is_redirect() {
+            RegistryError::Redirects { host, why }
+        } else {
+            RegistryError::Unreachable { host, why }
+        }
+    }
+
+    /// What a registry says of its refusal.
+    async fn words(&self, mut answer: Response) -> String {
+        match self.watch(&mut answer).whole(MAX_ERROR_BYTES).await {
+            Ok(Some(bytes)) => messages(&bytes),
+            _ => String::new(),
         }
     }
 
@@ -180,7 +322,12 @@ impl Link {
     /// The error for an answer that is none of those hoped for.
     pub(crate) async fn refused(&self, answer: Response, what: &str) -> RegistryError {
         let status = answer.status();
-        let why = words(answer).await;
+        let later = retry_after(&answer).filter(|_| worth_another_try(status));
+        let mut why = self.words(answer).await;
+        if let Some(later) = later {
+            let mark = if why.is_empty() { "" } else { "; " };
+            why = format!("{why}{mark}it asks to wait {}", shown(later));
+        }
         let host = self.host.name().to_owned();
         match status {
             StatusCode::NOT_FOUND => RegistryError::NotFound {
@@ -203,11 +350,11 @@ impl Link {
     }
 }
 
-fn worth_another_try(status: StatusCode) -> bool {
+pub(crate) fn worth_another_try(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-fn challenges(answer: &Response) -> Vec<challenge::Challenge> {
+pub(crate) fn challenges(answer: &Response) -> Vec<challenge::Challenge> {
     answer
         .headers()
         .get_all(WWW_AUTHENTICATE)
@@ -229,7 +376,7 @@ pub(crate) fn back_off(failures: u32) -> Duration {
 }
 
 /// Seconds or a date (RFC 9110, section 10.2.3).
-fn retry_after(answer: &Response) -> Option<Duration> {
+pub(crate) fn retry_after(answer: &Response) -> Option<Duration> {
     let text = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -237,15 +384,22 @@ fn retry_after(answer: &Response) -> Option<Duration> {
             .duration_since(SystemTime::now())
             .unwrap_or_default(),
     };
-    Some(pause.min(LONGEST_PAUSE))
+    Some(pause)
 }
 
 fn http_date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).ok()
 }
 
-/// What a registry says of its refusal: the messages of the specification's error document.
-async fn words(mut answer: Response) -> String {
+/// Why there is no answer, and how often it is worth to try.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    tries: u32,
+    pub(crate) error: RegistryError,
+}
+
+/// The messages of the specification's error document.
+fn messages(bytes: &[u8]) -> String {
     #[derive(serde::Deserialize)]
     struct Body {
         #[serde(default)]
@@ -260,14 +414,7 @@ async fn words(mut answer: Response) -> String {
         #[serde(default)]
         message: String,
     }
-    let mut bytes = Vec::new();
-    while let Ok(Some(chunk)) = answer.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_ERROR_BYTES {
-            return String::new();
-        }
-    }
-    let Ok(body) = serde_json::from_slice::<Body>(&bytes) else {
+    let Ok(body) = serde_json::from_slice::<Body>(bytes) else {
         return String::new();
     };
     let mut text = body
@@ -287,7 +434,11 @@ async fn words(mut answer: Response) -> String {
     if text.is_empty() {
         text = body.details;
     }
-    // A registry does not get to write control characters on a terminal.
+    harmless(&text)
+}
+
+/// A registry does not get to write control characters on a terminal, nor whole books.
+pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(MAX_WORDS)

@@ -4,16 +4,18 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use hull_api_types::progress::{JsonMessage, ProgressDetail};
-use hull_engine::images::PullEvent;
+use hull_engine::images::{PullEvent, PullOptions};
 use hull_engine::{Credentials, Engine};
 use hull_image::store::LayerProgress;
 use hull_model::Reference;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::bar::bar;
 use super::images::{BUILT_IN, PROGRESS_DEPTH, broke_off, failure, lines};
 use crate::body;
 use crate::error::{ApiError, ApiResult};
+use crate::params::Params;
 
 /// Header with the credentials for the registry.
 const AUTH: &str = "x-registry-auth";
@@ -29,14 +31,16 @@ pub(super) fn credentials(headers: &HeaderMap) -> ApiResult<Credentials> {
     Credentials::from_header(text).map_err(ApiError::bad_request)
 }
 
-/// Pulls; what fails before the first layer is a status, what fails later a message.
+/// Pulls; what fails before the first layer is a status, what fails later a message. A name
+/// without a tag means all tags, as in Docker's API.
 pub(super) async fn pull(
     engine: Arc<Engine>,
     name: &str,
-    tag: &str,
+    params: &Params,
     platform: Option<String>,
     headers: &HeaderMap,
 ) -> ApiResult {
+    let tag = params.get("tag");
     let separator = if tag.contains(':') { "@" } else { ":" };
     let text = if tag.is_empty() {
         name.to_owned()
@@ -50,10 +54,20 @@ pub(super) async fn pull(
             reference.familiar()
         ))]);
     }
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let options = PullOptions {
+        platform,
+        all_tags: tag.is_empty() && !last.contains([':', '@']),
+        all_platforms: params.flag("allPlatforms"),
+        referrers: params.flag("referrers"),
+    };
     let credentials = credentials(headers)?;
     let (sender, events) = mpsc::channel(PROGRESS_DEPTH);
-    let pulling =
-        tokio::spawn(async move { engine.pull(&reference, platform, credentials, sender).await });
+    let pulling = tokio::spawn(async move {
+        engine
+            .pull_with(&reference, &options, credentials, sender)
+            .await
+    });
     relay(pulling, events, message).await
 }
 
@@ -100,6 +114,7 @@ pub(super) fn status(text: String) -> JsonMessage {
 pub(super) fn about(id: &str, text: &str, detail: ProgressDetail) -> JsonMessage {
     JsonMessage {
         id: id.to_owned(),
+        progress: bar(&detail),
         progress_detail: Some(detail),
         ..status(text.to_owned())
     }
@@ -115,6 +130,12 @@ fn message(event: &PullEvent) -> JsonMessage {
         PullEvent::Wanted(id) => about(id, "Pulling fs layer", ProgressDetail::default()),
         PullEvent::Layer(LayerProgress::Exists { name }) => {
             about(name, "Already exists", ProgressDetail::default())
+        }
+        PullEvent::Layer(LayerProgress::Waiting { name }) => {
+            about(name, "Waiting", ProgressDetail::default())
+        }
+        PullEvent::Layer(LayerProgress::Fetched { name }) => {
+            about(name, "Download complete", ProgressDetail::default())
         }
         // Fetching and unpacking are one.
         PullEvent::Layer(LayerProgress::Unpacking { name, done, total }) => about(

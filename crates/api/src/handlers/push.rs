@@ -5,30 +5,42 @@ use std::sync::Arc;
 use axum::http::HeaderMap;
 use hull_api_types::progress::{JsonMessage, ProgressDetail};
 use hull_engine::Engine;
-use hull_engine::images::PushEvent;
+use hull_engine::images::{PushEvent, PushOptions};
 use hull_model::Reference;
 use tokio::sync::mpsc;
 
-use super::images::PROGRESS_DEPTH;
+use super::images::{PROGRESS_DEPTH, platform};
 use super::pull::{about, credentials, relay, status};
 use crate::error::ApiResult;
+use crate::params::Params;
 
-/// Pushes one tag.
+/// Pushes one tag, or all where none is named, as in Docker's API.
 pub(super) async fn push(
     engine: Arc<Engine>,
     name: &str,
-    tag: &str,
+    params: &Params,
     headers: &HeaderMap,
 ) -> ApiResult {
+    let tag = params.get("tag");
     let text = if tag.is_empty() {
         name.to_owned()
     } else {
         format!("{name}:{tag}")
     };
     let reference: Reference = text.parse()?;
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let options = PushOptions {
+        platform: platform(params.get("platform"))?,
+        all_tags: tag.is_empty() && !last.contains([':', '@']),
+        referrers: params.flag("referrers"),
+    };
     let credentials = credentials(headers)?;
     let (sender, events) = mpsc::channel(PROGRESS_DEPTH);
-    let pushing = tokio::spawn(async move { engine.push(&reference, credentials, sender).await });
+    let pushing = tokio::spawn(async move {
+        engine
+            .push_with(&reference, &options, credentials, sender)
+            .await
+    });
     relay(pushing, events, message).await
 }
 

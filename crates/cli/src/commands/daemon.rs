@@ -43,6 +43,11 @@ command!(
 );
 
 async fn run(context: &Context, args: StopArgs) -> Result<u8, CliError> {
+    if context.socket.as_os_str().is_empty() {
+        return Err(CliError::new(
+            "a daemon on another host is stopped there: ssh HOST hull daemon stop",
+        ));
+    }
     let Some(client) = context.running_client().await? else {
         return Err(CliError::new(format!(
             "no hull daemon listens on unix://{}",

@@ -13,6 +13,14 @@ pub(crate) fn split(name: &str) -> (String, String) {
     }
 }
 
+/// Whether a tag or a digest is named.
+pub(crate) fn is_tagged(name: &str) -> bool {
+    name.contains('@')
+        || name
+            .rsplit_once(':')
+            .is_some_and(|(_, tag)| !tag.contains('/'))
+}
+
 /// The reference as messages name it: default host and library left out, `latest` added.
 pub(crate) fn familiar(name: &str) -> String {
     let short = name

@@ -4,21 +4,22 @@
 //! stream, several layers at once. Layers known by diff-id are not fetched; two pulls that need
 //! the same one take turns, so that it comes once.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use hull_image::content::ContentStore;
 use hull_image::limits::{LimitError, MAX_CONFIG_BYTES, MAX_LAYERS};
-use hull_image::platform::architecture;
 use hull_image::store::{LayerJob, LayerProgress, LayerSource, NewImage};
 use hull_image::unpack::Expectation;
-use hull_model::{Digest, Error, ErrorKind, ImageConfig, Reference, Result};
+use hull_model::{Digest, Error, ImageConfig, Reference, Result};
 use hull_registry::{
     Credentials, Descriptor, Document, Manifest, Parsed, RegistryError, Repository,
 };
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::{blocking, name_fact};
+use super::blocking;
 use crate::Engine;
 
 /// Most nested indexes that are followed.
@@ -45,50 +46,13 @@ pub enum PullEvent {
 }
 
 /// A manifest for this platform, and the digest of what was asked for.
-struct Found {
-    asked: Digest,
-    document: Document,
-    manifest: Manifest,
+pub(super) struct Found {
+    pub(super) asked: Digest,
+    pub(super) document: Document,
+    pub(super) manifest: Manifest,
 }
 
 impl Engine {
-    /// Fetches an image, by tag or digest.
-    ///
-    /// # Errors
-    /// `NotFound`, `Forbidden`, `Unavailable`; `InvalidArgument` for what is no sound image.
-    /// Nothing of it is kept then.
-    pub async fn pull(
-        self: &Arc<Self>,
-        reference: &Reference,
-        platform: Option<String>,
-        credentials: Credentials,
-        events: mpsc::Sender<PullEvent>,
-    ) -> Result<()> {
-        let platform = platform.unwrap_or_else(|| format!("linux/{}", architecture()));
-        let repository = self.registry.repository(reference, credentials)?;
-        let wanted = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => digest.to_string(),
-            (None, Some(tag)) => tag.clone(),
-            (None, None) => hull_model::reference::DEFAULT_TAG.to_owned(),
-        };
-        let begin = PullEvent::From(reference.familiar_name(), wanted.clone());
-        let _ = events.send(begin).await;
-        let found = find(&repository, &wanted, &platform).await?;
-        let before = self.images.store.find(reference).map(|image| image.id());
-        let id = found.manifest.config.digest;
-        if self.images.store.get(&id).is_none() {
-            self.fetch(&repository, reference, &found, &events).await?;
-        } else {
-            self.name_pulled(id, reference, found.asked).await?;
-        }
-        let _ = events.send(PullEvent::Digest(found.asked)).await;
-        let name = reference.familiar();
-        self.events.emit("image", "pull", &name, name_fact(&name));
-        let newer = before != Some(id);
-        let _ = events.send(PullEvent::Done { name, newer }).await;
-        Ok(())
-    }
-
     /// Tries credentials on a registry: its host, or an address that has it.
     ///
     /// # Errors
@@ -110,19 +74,25 @@ impl Engine {
             .await?)
     }
 
-    async fn name_pulled(&self, id: Digest, reference: &Reference, asked: Digest) -> Result<()> {
+    pub(super) async fn name_pulled(
+        &self,
+        id: Digest,
+        reference: &Reference,
+        asked: Digest,
+    ) -> Result<()> {
         let store = Arc::clone(&self.images.store);
         let names = names(reference, asked);
         blocking(move || {
             for name in &names {
                 store.tag(&id, name)?;
             }
+            store.arrived_again(&id);
             Ok(())
         })
         .await
     }
 
-    async fn fetch(
+    pub(super) async fn fetch(
         self: &Arc<Self>,
         repository: &Repository,
         reference: &Reference,
@@ -140,6 +110,7 @@ impl Engine {
                 repository: repository.clone(),
                 descriptor: layer.clone(),
                 runtime: Handle::current(),
+                content: Arc::clone(&self.images.content),
             };
             let _ = events.send(PullEvent::Wanted(source.name())).await;
             sources.push((source, *diff_id));
@@ -149,10 +120,17 @@ impl Engine {
         let names = names(reference, found.asked);
         let manifest = found.document.bytes.clone();
         let events = events.clone();
+        let at_once = self.settings.max_concurrent_downloads;
         blocking(move || {
             let _turns = turns;
-            // A reader of progress that lags misses steps, not the pull.
-            let tell = |event| drop(events.try_send(PullEvent::Layer(event)));
+            // A reader of progress that lags misses steps, not the pull; steps leave room for
+            // what comes once.
+            let tell = |event| {
+                let step = matches!(event, LayerProgress::Unpacking { .. });
+                if !step || events.capacity() > events.max_capacity() / 2 {
+                    drop(events.try_send(PullEvent::Layer(event)));
+                }
+            };
             let jobs: Vec<LayerJob<'_>> = sources
                 .iter()
                 .map(|(source, diff_id)| LayerJob {
@@ -164,6 +142,9 @@ impl Engine {
                 })
                 .collect();
             let mut transaction = store.begin()?;
+            if let Some(layers) = at_once {
+                transaction.set_at_once(layers);
+            }
             transaction.ingest(&jobs, &tell).map_err(ingest_error)?;
             for warning in transaction.warnings() {
                 tracing::warn!("pull: {warning}");
@@ -181,7 +162,7 @@ impl Engine {
 }
 
 /// The tag, and the digest by which the registry knows it.
-fn names(reference: &Reference, asked: Digest) -> Vec<Reference> {
+pub(super) fn names(reference: &Reference, asked: Digest) -> Vec<Reference> {
     let by_digest = Reference {
         tag: None,
         digest: Some(asked),
@@ -194,8 +175,13 @@ fn names(reference: &Reference, asked: Digest) -> Vec<Reference> {
     }
 }
 
-async fn find(repository: &Repository, wanted: &str, platform: &str) -> Result<Found> {
-    let mut document = repository.manifest(wanted).await?;
+/// Follows indexes from a document to the manifest for a platform.
+pub(super) async fn find(
+    repository: &Repository,
+    mut document: Document,
+    wanted: &str,
+    platform: &str,
+) -> Result<Found> {
     let asked = document.digest;
     for _ in 0..=MAX_INDEX_DEPTH {
         match document.parse()? {
@@ -261,11 +247,7 @@ fn ingest_error(error: hull_image::store::IngestError) -> Error {
             .and_then(io::Error::get_ref)
             .and_then(|inner| inner.downcast_ref::<RegistryError>());
         if let Some(registry) = inner {
-            let kind = match registry {
-                RegistryError::Unreachable { .. } => ErrorKind::Unavailable,
-                _ => ErrorKind::InvalidArgument,
-            };
-            return Error::new(kind, registry.to_string());
+            return Error::new(registry.kind(), registry.to_string());
         }
         cause = one.source();
     }
@@ -277,6 +259,7 @@ struct RegistryLayer {
     repository: Repository,
     descriptor: Descriptor,
     runtime: Handle,
+    content: Arc<ContentStore>,
 }
 
 impl LayerSource for RegistryLayer {
@@ -290,6 +273,10 @@ impl LayerSource for RegistryLayer {
     }
 
     fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
+        // A pull of all platforms has brought it already.
+        if let Some(path) = self.content.path(&self.descriptor.digest) {
+            return Ok(Box::new(File::open(path)?));
+        }
         let _entered = self.runtime.enter();
         Ok(Box::new(self.repository.blob(&self.descriptor)))
     }

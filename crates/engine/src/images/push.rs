@@ -7,6 +7,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -14,7 +15,7 @@ use flate2::write::GzEncoder;
 use hull_image::ImageStore;
 use hull_image::hash::{HashWriter, digest_of};
 use hull_image::store::Packed;
-use hull_model::{Digest, Error, Reference, Result};
+use hull_model::{Digest, Error, ErrorKind, Reference, Result};
 use hull_registry::{Blob, Credentials, Descriptor, Document, Manifest, Parsed, Repository, media};
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,6 +28,10 @@ const DEPTH: usize = 16;
 const CHUNK: usize = 128 << 10;
 /// Layers sent at once: compression keeps one processor busy each.
 const AT_ONCE: usize = 2;
+/// How often a layer is sent whose upload breaks off.
+const UPLOAD_TRIES: u32 = 3;
+/// Pause before the second time; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes between two reports of progress.
 const STEP: u64 = 1 << 20;
 
@@ -50,7 +55,7 @@ pub enum PushEvent {
 }
 
 impl Engine {
-    /// Sends an image to the registry that its name says.
+    /// Sends an image to the registry that its name says; gives its manifest's digest there.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`, `Unavailable`.
@@ -59,7 +64,7 @@ impl Engine {
         reference: &Reference,
         credentials: Credentials,
         events: mpsc::Sender<PushEvent>,
-    ) -> Result<()> {
+    ) -> Result<Digest> {
         let Some(tag) = reference.tag.clone() else {
             return Err(Error::invalid("a push needs a tag and no digest"));
         };
@@ -69,6 +74,7 @@ impl Engine {
                 reference.familiar_name()
             ))
         })?;
+        let _held = self.images.store.hold_id(&image.id());
         if image.record.root != hull_image::RootKind::Layers {
             return Err(Error::invalid(
                 "the image host is this host's own root: it cannot be pushed",
@@ -96,12 +102,12 @@ impl Engine {
         let _ = push.events.send(done).await;
         let name = reference.familiar();
         self.events.emit("image", "push", &name, name_fact(&name));
-        Ok(())
+        Ok(document.digest)
     }
 }
 
 /// Other repositories of the same registry in which the image is known.
-fn sources(image: &StoredImage, target: &Reference) -> Vec<String> {
+pub(super) fn sources(image: &StoredImage, target: &Reference) -> Vec<String> {
     let mut found: Vec<String> = image
         .digests
         .iter()
@@ -214,11 +220,27 @@ impl Push {
                 }
             }
         }
-        let sent = self.send(diff_id).await?;
+        let sent = self.send_stubbornly(diff_id).await?;
         let (store, keep) = (Arc::clone(&self.store), sent);
         super::blocking(move || Ok(store.add_packed(&diff_id, keep)?)).await?;
         let _ = self.events.send(PushEvent::Pushed(id)).await;
         Ok(Some(descriptor(sent.digest, sent.size)))
+    }
+
+    /// Sends a layer once more where the connection breaks or the token expires in its middle.
+    async fn send_stubbornly(&self, diff_id: Digest) -> Result<Packed> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..UPLOAD_TRIES {
+            match self.send(diff_id).await {
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::debug!(%error, "an upload begins anew");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                sent => return sent,
+            }
+        }
+        self.send(diff_id).await
     }
 
     async fn send(&self, diff_id: Digest) -> Result<Packed> {

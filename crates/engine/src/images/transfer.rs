@@ -1,11 +1,12 @@
 //! Images in and out as archives.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use hull_image::archive::LoadProgress;
+use hull_image::archive::{LoadProgress, SaveOptions};
 use hull_image::import::ImportOptions;
-use hull_model::{Error, Reference, Result};
+use hull_model::{Digest, Error, Reference, Result};
 use tokio::sync::mpsc;
 
 use super::stream::{ChannelReader, ChannelWriter, Chunk, channel};
@@ -25,7 +26,7 @@ pub struct Loaded {
 }
 
 impl Engine {
-    /// Loads every image of an archive.
+    /// Loads every image of an archive; one that is `partial` may lack layers that are here.
     ///
     /// # Errors
     /// `InvalidArgument` for what is no sound archive; nothing of it is kept.
@@ -33,6 +34,7 @@ impl Engine {
         self: &Arc<Self>,
         body: mpsc::Receiver<Chunk>,
         platform: Option<String>,
+        partial: bool,
         progress: mpsc::Sender<LoadEvent>,
     ) -> Result<Loaded> {
         let store = Arc::clone(&self.images.store);
@@ -41,7 +43,7 @@ impl Engine {
             // A reader of progress that lags misses steps, not the load.
             let tell = |event| drop(progress.try_send(event));
             store
-                .load(&mut reader, platform.as_deref(), &tell)
+                .load_with(&mut reader, platform.as_deref(), partial, &tell)
                 .map_err(Error::from)
         })
         .await?;
@@ -94,29 +96,61 @@ impl Engine {
         Ok((image, warnings))
     }
 
-    /// Writes images as one archive.
+    /// Writes images and artifacts as one archive, without these layers of the images. An image
+    /// of which all platforms are here is written with all of them.
     ///
     /// # Errors
     /// `NotFound` before anything is written.
-    pub fn save(self: &Arc<Self>, names: &[String]) -> Result<mpsc::Receiver<Chunk>> {
+    pub fn save(
+        self: &Arc<Self>,
+        names: &[String],
+        without: BTreeSet<Digest>,
+    ) -> Result<mpsc::Receiver<Chunk>> {
         if names.is_empty() {
             return Err(Error::invalid("name at least one image to save"));
         }
+        let mut options = SaveOptions {
+            without,
+            ..SaveOptions::default()
+        };
+        let mut images = Vec::new();
         for name in names {
+            // Whoever asks for a part asks for the image by its layers.
+            if options.without.is_empty()
+                && let Some(kept) = self.images.save_kept(name)
+            {
+                options.kept.push(kept);
+                continue;
+            }
             // Makes the built-in ones.
             self.images.resolve(name)?;
+            images.push(name.clone());
         }
-        let images = self.images.store.select(names).map_err(Error::from)?;
+        let images = if images.is_empty() {
+            Vec::new()
+        } else {
+            self.images.store.select(&images).map_err(Error::from)?
+        };
         let store = Arc::clone(&self.images.store);
+        let held: Vec<_> = images
+            .iter()
+            .map(|one| store.hold_id(&one.image.id()))
+            .collect();
         let (sender, receiver) = channel();
         tokio::task::spawn_blocking(move || {
+            let _held = held;
             let mut writer = ChannelWriter::new(sender);
             let outcome = store
-                .save(&images, &mut writer)
+                .save_with(&images, &options, &mut writer)
                 .map_err(|e| std::io::Error::other(Error::from(e).chain()));
             writer.finish(outcome.map(drop));
         });
         Ok(receiver)
+    }
+
+    /// Whether a layer is here.
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.images.store.layer(diff_id).is_some()
     }
 
     /// Writes the root file system of a container as a tar.

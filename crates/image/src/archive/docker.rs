@@ -61,7 +61,7 @@ fn plan(spool: &Spool, item: Item) -> Result<Plan, LoadError> {
     }
     let mut names = Vec::new();
     for tag in item.repo_tags.unwrap_or_default() {
-        names.push(tag.parse().map_err(LoadError::Name)?);
+        names.push(hull_model::Reference::parse_archived(&tag).map_err(LoadError::Name)?);
     }
     Ok(Plan {
         config: PlannedConfig::Known(config),

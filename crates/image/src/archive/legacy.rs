@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::spool::Spool;
 use super::{LoadError, Plan, PlannedConfig};
-use crate::limits::{LimitError, MAX_CONFIG_BYTES, MAX_LAYERS, MAX_MANIFEST_BYTES};
+use crate::limits::{LimitError, MAX_CONFIG_BYTES, MAX_IMAGES, MAX_LAYERS, MAX_MANIFEST_BYTES};
 
 /// Name of the document.
 pub(super) const REPOSITORIES: &str = "repositories";
@@ -38,11 +38,18 @@ pub(super) fn plans(spool: &Spool) -> Result<Vec<Plan>, LoadError> {
     let repositories: BTreeMap<String, BTreeMap<String, String>> =
         serde_json::from_slice(&bytes)
             .map_err(|source| LoadError::Document(REPOSITORIES.into(), source))?;
+    let found = repositories.values().map(BTreeMap::len).sum();
+    if found > MAX_IMAGES {
+        return Err(LimitError::Images {
+            found,
+            limit: MAX_IMAGES,
+        }
+        .into());
+    }
     let mut plans = BTreeMap::<String, Plan>::new();
     for (repository, tags) in repositories {
         for (tag, top) in tags {
-            let name: Reference = format!("{repository}:{tag}")
-                .parse()
+            let name = Reference::parse_archived(&format!("{repository}:{tag}"))
                 .map_err(LoadError::Name)?;
             let plan = match plans.remove(&top) {
                 Some(plan) => plan,

@@ -1,6 +1,6 @@
 //! `load`: an archive from any stream becomes images, all of them or none.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use hull_model::{Digest, Reference};
 
@@ -8,7 +8,9 @@ use super::spool::{Spool, SpooledLayer};
 use super::{LoadError, Plan, PlannedConfig, docker, legacy, oci};
 use crate::builtin::config_bytes;
 use crate::limits::{LimitError, Limits};
-use crate::store::{Image, ImageStore, LayerJob, LayerProgress, NewImage, parse_config};
+use crate::store::{
+    Image, ImageStore, LayerJob, LayerProgress, LayerSource, NewImage, parse_config,
+};
 use crate::unpack::Expectation;
 
 /// How far a load is.
@@ -45,6 +47,22 @@ impl ImageStore {
         platform: Option<&str>,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<(Vec<Loaded>, Vec<String>), LoadError> {
+        self.load_with(input, platform, false, progress)
+    }
+
+    /// As [`Self::load`]; an archive may be `partial`: layers that the store has may be missing
+    /// from it. Only for archives from whoever may use every image here, since it need not have
+    /// the layers that it names.
+    ///
+    /// # Errors
+    /// See [`LoadError`]. The store is then as it was.
+    pub fn load_with(
+        &self,
+        input: &mut dyn Read,
+        platform: Option<&str>,
+        partial: bool,
+        progress: &(dyn Fn(LoadProgress) + Sync),
+    ) -> Result<(Vec<Loaded>, Vec<String>), LoadError> {
         let mut transaction = self.begin()?;
         let dir = transaction.dir().to_owned();
         let spool = Spool::read(input, &dir, self.limits(), &|bytes| {
@@ -72,9 +90,10 @@ impl ImageStore {
             return Err(LoadError::Corrupt("it lists no image".into()));
         }
         // All documents are judged before the first layer is unpacked.
-        let mut sources: Vec<(SpooledLayer<'_>, Expectation)> = Vec::new();
+        let here = |layer: &Digest| partial && self.layer(layer).is_some();
+        let mut sources: Vec<(Source<'_>, Expectation)> = Vec::new();
         for plan in &plans {
-            sources.extend(layers_of(plan, &spool, self.limits())?);
+            sources.extend(layers_of(plan, &spool, self.limits(), &here)?);
         }
         let jobs: Vec<LayerJob<'_>> = sources
             .iter()
@@ -118,12 +137,46 @@ impl ImageStore {
     }
 }
 
+/// Where a layer is.
+enum Source<'s> {
+    Spooled(SpooledLayer<'s>),
+    /// In the store, by this name in the archive.
+    Here(String),
+}
+
+impl LayerSource for Source<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::Spooled(layer) => layer.name(),
+            Self::Here(name) => name.clone(),
+        }
+    }
+
+    fn packed_bytes(&self) -> u64 {
+        match self {
+            Self::Spooled(layer) => layer.packed_bytes(),
+            Self::Here(_) => 0,
+        }
+    }
+
+    fn open(&self) -> io::Result<Box<dyn Read + Send + '_>> {
+        match self {
+            Self::Spooled(layer) => layer.open(),
+            // It was removed between the look and the use.
+            Self::Here(name) => Err(io::Error::other(format!(
+                "{name} is neither in the archive nor, any more, in the store"
+            ))),
+        }
+    }
+}
+
 /// The layers of one image with what its configuration promises about them.
 fn layers_of<'s>(
     plan: &Plan,
     spool: &'s Spool,
     limits: &Limits,
-) -> Result<Vec<(SpooledLayer<'s>, Expectation)>, LoadError> {
+    here: &dyn Fn(&Digest) -> bool,
+) -> Result<Vec<(Source<'s>, Expectation)>, LoadError> {
     let found = plan.layers.len();
     if found > limits.max_layers {
         return Err(LimitError::Layers {
@@ -154,7 +207,11 @@ fn layers_of<'s>(
                 diff_id,
                 packed: None,
             };
-            Ok((spool.layer(name)?, expect))
+            let source = match diff_id {
+                Some(diff_id) if !spool.has(name) && here(&diff_id) => Source::Here(name.clone()),
+                _ => Source::Spooled(spool.layer(name)?),
+            };
+            Ok((source, expect))
         })
         .collect()
 }

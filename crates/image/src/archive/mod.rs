@@ -13,7 +13,7 @@ use std::io;
 use hull_model::{Digest, ErrorKind, Reference};
 
 pub use self::load::{LoadProgress, Loaded};
-pub use self::save::{SaveError, SaveImage};
+pub use self::save::{SaveError, SaveImage, SaveKept, SaveOptions};
 use crate::limits::LimitError;
 use crate::store::{IngestError, StoreError, io_kind};
 use crate::tar::TarError;
@@ -123,7 +123,9 @@ fn kind_of(error: &LoadError) -> ErrorKind {
         LoadError::Spool(source) => io_kind(source),
         LoadError::Platform { .. } => ErrorKind::NotFound,
         LoadError::Ingest(IngestError::Layer { source, .. }) => match source {
-            UnpackError::Tar(TarError::Tap(source)) => io_kind(source),
+            UnpackError::Tar(TarError::Tap(source)) | UnpackError::Times(source) => {
+                io_kind(source)
+            }
             // Names that the file system does not take.
             UnpackError::Io { source, .. }
                 if matches!(

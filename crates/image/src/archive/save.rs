@@ -1,12 +1,16 @@
 //! `save`: images become one archive that is docker-archive and OCI image layout at once, as
 //! Docker 25 and later write it. Layers come out byte for byte as they went in.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use hull_model::{Digest, ErrorKind, Reference};
 use serde::Serialize;
 
+use crate::content::Pointer;
 use crate::hash::{HashWriter, digest_of};
 use crate::store::{Image, ImageStore, RootKind, StoreError};
 use crate::tar::{Kind, TarWriter, WriteEntry};
@@ -64,6 +68,26 @@ pub struct SaveImage {
     pub tags: Vec<Reference>,
 }
 
+/// An index or artifact to be saved as it came.
+#[derive(Debug, Clone)]
+pub struct SaveKept {
+    /// Its name.
+    pub name: Reference,
+    /// Its document.
+    pub document: Pointer,
+    /// All that this leads to, itself too, and where each lies.
+    pub blobs: Vec<(Pointer, PathBuf)>,
+}
+
+/// What an archive holds besides images, and what it leaves out of these.
+#[derive(Debug, Clone, Default)]
+pub struct SaveOptions {
+    /// Kept as they came.
+    pub kept: Vec<SaveKept>,
+    /// Layers that whoever loads the archive has.
+    pub without: BTreeSet<Digest>,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ManifestItem {
@@ -75,7 +99,7 @@ struct ManifestItem {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Descriptor {
-    media_type: &'static str,
+    media_type: Cow<'static, str>,
     digest: Digest,
     size: u64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -83,9 +107,9 @@ struct Descriptor {
 }
 
 impl Descriptor {
-    fn new(media_type: &'static str, digest: Digest, size: u64) -> Self {
+    fn new(media_type: impl Into<Cow<'static, str>>, digest: Digest, size: u64) -> Self {
         Self {
-            media_type,
+            media_type: media_type.into(),
             digest,
             size,
             annotations: BTreeMap::new(),
@@ -173,6 +197,19 @@ impl ImageStore {
     /// # Errors
     /// See [`SaveError`]. What was written by then is no complete archive.
     pub fn save(&self, images: &[SaveImage], out: &mut dyn Write) -> Result<(), SaveError> {
+        self.save_with(images, &SaveOptions::default(), out)
+    }
+
+    /// Writes images to `out`, with more or less than is theirs.
+    ///
+    /// # Errors
+    /// See [`SaveError`]. What was written by then is no complete archive.
+    pub fn save_with(
+        &self,
+        images: &[SaveImage],
+        options: &SaveOptions,
+        out: &mut dyn Write,
+    ) -> Result<(), SaveError> {
         if let Some(host) = images
             .iter()
             .find(|s| s.image.record.root == RootKind::Host)
@@ -192,7 +229,12 @@ impl ImageStore {
         for SaveImage { image, tags } in images {
             let mut layers = Vec::new();
             for diff_id in image.record.layers() {
-                let size = archive.layer(self, diff_id)?;
+                let size = if options.without.contains(diff_id) {
+                    let meta = self.layer(diff_id);
+                    meta.ok_or(StoreError::LayerMissing(*diff_id))?.tar_bytes
+                } else {
+                    archive.layer(self, diff_id)?
+                };
                 layers.push(Descriptor::new(OCI_LAYER, *diff_id, size));
             }
             let config = self.config_bytes(&image.id())?;
@@ -232,6 +274,20 @@ impl ImageStore {
                 layers: image.record.layers().iter().map(blob_name).collect(),
             });
         }
+        for kept in &options.kept {
+            for (pointer, path) in &kept.blobs {
+                archive.raw(pointer, path)?;
+            }
+            let document = &kept.document;
+            let mut named =
+                Descriptor::new(document.media_type.clone(), document.digest, document.size);
+            let notes = &mut named.annotations;
+            notes.insert("io.containerd.image.name", kept.name.to_string());
+            if let Some(tag) = &kept.name.tag {
+                notes.insert("org.opencontainers.image.ref.name", tag.clone());
+            }
+            manifests.push(named);
+        }
         archive.file(
             "index.json",
             &json(&IndexDoc {
@@ -240,7 +296,10 @@ impl ImageStore {
                 manifests,
             })?,
         )?;
-        archive.file("manifest.json", &json(&items)?)?;
+        // Docker's own document knows images only.
+        if !items.is_empty() || options.kept.is_empty() {
+            archive.file("manifest.json", &json(&items)?)?;
+        }
         archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         if !repositories.is_empty() {
             archive.file("repositories", &json(&repositories)?)?;
@@ -276,6 +335,17 @@ impl Archive<'_> {
             self.file(&blob_name(&digest), content)?;
         }
         Ok(digest)
+    }
+
+    /// A blob as it lies on the disk.
+    fn raw(&mut self, pointer: &Pointer, path: &std::path::Path) -> Result<(), SaveError> {
+        if !self.written.insert(pointer.digest) {
+            return Ok(());
+        }
+        let mut file = File::open(path).map_err(|e| StoreError::io("open", path, e))?;
+        let name = blob_name(&pointer.digest);
+        let entry = WriteEntry::new(name.as_bytes(), Kind::File, 0o644, pointer.size);
+        self.tar.file(&entry, &mut file).map_err(SaveError::Write)
     }
 
     fn layer(&mut self, store: &ImageStore, diff_id: &Digest) -> Result<u64, SaveError> {

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::credentials::{Auth, Store, key};
 use crate::error::CliError;
 use crate::output;
+use crate::registry;
 use crate::spec::{Arity, command};
 use crate::streams::terminal;
 
@@ -40,7 +41,11 @@ command!(
 );
 
 async fn run(context: &Context, args: LoginArgs) -> Result<u8, CliError> {
-    let server = key(args.args.first().map_or("", String::as_str));
+    let client = context.client().await?;
+    let server = match args.args.first() {
+        Some(server) => key(server),
+        None => key(&registry::default(&client).await?),
+    };
     let mut store = Store::open()?;
     let known = store.get(&server)?;
     let auth = match (&args.username, args.password_stdin, &args.password) {
@@ -67,7 +72,6 @@ async fn run(context: &Context, args: LoginArgs) -> Result<u8, CliError> {
             (user, password, _) => ask(user.as_deref(), password.as_deref(), &server)?,
         },
     };
-    let client = context.client().await?;
     let reply = client.login(&auth).await?;
     let mut kept = auth;
     if !reply.identity_token.is_empty() {

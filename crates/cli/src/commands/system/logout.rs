@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::credentials::{Store, key};
 use crate::error::CliError;
 use crate::output;
+use crate::registry;
 use crate::spec::{Arity, command};
 
 /// Arguments of `hull logout`.
@@ -24,8 +25,15 @@ command!(
     arity = Arity::AtMost(1),
 );
 
-async fn run(_: &Context, args: LogoutArgs) -> Result<u8, CliError> {
-    let server = key(args.args.first().map_or("", String::as_str));
+async fn run(context: &Context, args: LogoutArgs) -> Result<u8, CliError> {
+    let server = match args.args.first() {
+        Some(server) => key(server),
+        // A daemon that does not run needs not be started for this.
+        None => match context.running_client().await? {
+            Some(client) => key(&registry::default(&client).await?),
+            None => key(""),
+        },
+    };
     let mut store = Store::open()?;
     if store.remove(&server)? {
         output::line(&format!("Removing login credentials for {server}"))?;
