@@ -392,7 +392,7 @@ const QUOTA: [(&str, &str); 8] = [
     ),
     (
         "again",
-        "hull start -a small; hull exec small true; hull rm -f small; sleep 1; repquota -P /quota 2>/dev/null; ls /quota/hull/snapshot",
+        "hull start -a small; hull exec small true; hull rm -f small; sleep 1; ls /quota/hull/snapshot && echo gone",
     ),
     (
         "volatile",
@@ -400,13 +400,13 @@ const QUOTA: [(&str, &str); 8] = [
     ),
     (
         "two",
-        "hull run -d --name a --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=7; sleep 1000' \
-         && hull run --rm --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=7 && echo own'; hull rm -f a",
+        "hull run -d --name first --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=7; sleep 1000' \
+         && hull run --rm --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=7 && echo own'; hull rm -f first",
     ),
     (
         "killed",
-        "hull create --name b --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=20'; \
-         kill -9 $(cat /run/hull/hull.pid); sleep 1; hull start -a b; hull ps -as --format '{{.Size}}' --filter name=b; hull rm -f b",
+        "hull create --name second --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=20'; \
+         kill -9 $(cat /run/hull/hull.pid); sleep 1; hull start -a second; hull ps -as --format '{{.Size}}' --filter name=second; hull rm -f second",
     ),
     (
         "ps",
@@ -441,6 +441,7 @@ fn size_of_a_writable_layer_is_kept_by_project_quotas() {
     assert!(limit.contains(r#""SizeLimit":"16777216""#), "{limit}");
     assert!(limit.contains(r#"{"size":"16M"}"#), "{limit}");
     report.check("free", 0, "whole");
+    report.check("again", 0, "exceeded");
     report.check("volatile", 0, "fits");
     report.check("two", 0, "own");
     let killed = &report.fate("killed").output;
