@@ -129,6 +129,8 @@ impl Engine {
     /// For an unknown filter.
     pub async fn prune_containers(self: &Arc<Self>, filters: &Filters) -> Result<PruneReport> {
         filters.allow_only(&["until", "label", "label!"])?;
+        // A malformed time is an error before anything goes.
+        created_before(filters, 0)?;
         let mut report = PruneReport::default();
         for container in self.containers.all() {
             let record = container.record();
