@@ -162,40 +162,4 @@ impl Client {
         )
         .await
     }
-
-    /// `POST /images/create` from a registry; the reply is progress.
-    pub async fn image_pull(
-        &self,
-        repository: &str,
-        tag: &str,
-        platform: Option<&str>,
-        auth: &str,
-    ) -> Result<ByteStream, ClientError> {
-        let query = Query::new()
-            .set("fromImage", repository)
-            .set_opt("tag", Some(tag))
-            .set_opt("platform", platform);
-        self.stream(
-            Method::POST,
-            &format!("/images/create{}", query.as_str()),
-            RequestBody::Authorized(auth.to_owned()),
-        )
-        .await
-    }
-
-    /// `POST /images/{name}/push`; the reply is progress.
-    pub async fn image_push(
-        &self,
-        repository: &str,
-        tag: &str,
-        auth: &str,
-    ) -> Result<ByteStream, ClientError> {
-        let query = Query::new().set("tag", tag);
-        self.stream(
-            Method::POST,
-            &format!("/images/{}/push{}", image_path(repository), query.as_str()),
-            RequestBody::Authorized(auth.to_owned()),
-        )
-        .await
-    }
 }

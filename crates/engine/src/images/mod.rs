@@ -275,7 +275,7 @@ impl Engine {
         // A malformed time is an error before anything goes.
         crate::containers::created_before(filters, 0)?;
         let (engine, filters) = (Arc::clone(self), filters.clone());
-        blocking(move || {
+        let (removed, freed) = blocking(move || {
             let needs = gc::Needs::of(&engine);
             let wanted = |image: &StoredImage| {
                 let created = image
@@ -294,7 +294,8 @@ impl Engine {
                 .store
                 .prune(all, &wanted, &|id| needs.has(id))?)
         })
-        .await
+        .await?;
+        Ok((removed, freed + self.sweep_kept().await?))
     }
 
     /// Space that images take.
