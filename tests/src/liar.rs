@@ -48,6 +48,8 @@ pub enum Body {
     Slowly(Arc<Vec<u8>>, usize, Duration),
     /// Never, nor does the head.
     Never,
+    /// Nothing comes, and the connection ends.
+    Gone,
 }
 
 /// What is answered.
@@ -96,6 +98,15 @@ impl Reply {
     pub fn never() -> Self {
         Self {
             body: Body::Never,
+            ..Self::new(200, "")
+        }
+    }
+
+    /// Hangs up.
+    #[must_use]
+    pub fn gone() -> Self {
+        Self {
+            body: Body::Gone,
             ..Self::new(200, "")
         }
     }
@@ -239,6 +250,7 @@ fn write(mut client: TcpStream, request: &Request, reply: &Reply) -> io::Result<
     let (bytes, end) = match &reply.body {
         Body::Whole(bytes) | Body::Slowly(bytes, ..) => (bytes, bytes.len()),
         Body::Cut(bytes, end) => (bytes, *end.min(&bytes.len())),
+        Body::Gone => return client.shutdown(Shutdown::Both),
         Body::Never => {
             // Until the other side gives up.
             let _ = client.read(&mut [0; 1]);

@@ -535,7 +535,7 @@ fn ten_million_entries_are_refused_within_bounded_memory() {
     }
     let bomb = repeated(&[], &gzip(&block), 100);
     let out = watched.import(bomb);
-    out.fails_saying(1, "max_layer_entries = 2000000");
+    out.fails_saying(1, "max_layer_entries = 1000000");
     watched.assert_empty("folders");
     watched.assert_modest();
     // Files that replace one another are kept until the end, so there may not be many of them.

@@ -92,12 +92,6 @@ fn absurd_documents_are_refused_within_bounded_memory() {
             "is not in the registry",
         ),
         (
-            "layer of no tar",
-            MANIFEST,
-            with(&|m| m["layers"][0]["mediaType"] = json!("text/html\u{1b}[2J")),
-            "text/html\\u{1b}",
-        ),
-        (
             "index and manifest at once",
             MANIFEST,
             with(&|m| m["manifests"] = json!([])),

@@ -1,7 +1,7 @@
 //! Registries that break off, stall, refuse and lie: a pull or push goes on where it can, ends with
 //! a clear error where it cannot, and leaves nothing half there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -186,23 +186,24 @@ fn busy_registry_is_asked_again_and_one_that_asks_for_an_hour_is_not() {
 fn forgetful(shelf: &Shelf, host: &str, uses: usize, life: u32) -> Box<Answer> {
     let shelf = shelf.clone();
     let realm = format!("http://{host}/token");
-    let state = Mutex::new((0usize, 0usize));
+    let left = Mutex::new(BTreeMap::new());
     Box::new(move |request: &Request| {
-        let mut state = state.lock().expect("state");
-        let (number, left) = &mut *state;
+        let mut left = left.lock().expect("state");
         if request.path.starts_with("/token") {
-            (*number, *left) = (*number + 1, uses);
-            let token = format!(r#"{{"token":"t{number}","expires_in":{life}}}"#);
+            let name = format!("t{}", left.len());
+            let token = format!(r#"{{"token":"{name}","expires_in":{life}}}"#);
+            left.insert(format!("Bearer {name}"), uses);
             return Reply::new(200, token);
         }
-        let good = request.header("authorization") == format!("Bearer t{number}");
-        if !good || *left == 0 {
-            let wanted = format!(r#"Bearer realm="{realm}",service="s",scope="x""#);
-            return Reply::new(401, "").header("WWW-Authenticate", &wanted);
+        match left.get_mut(request.header("authorization")) {
+            // The check whether it is there at all is not counted.
+            Some(left) if *left > 0 => *left -= usize::from(request.path != "/v2/"),
+            _ => {
+                let wanted = format!(r#"Bearer realm="{realm}",service="s",scope="x""#);
+                return Reply::new(401, "").header("WWW-Authenticate", &wanted);
+            }
         }
-        // The check whether it is there at all is not counted.
-        *left -= usize::from(request.path != "/v2/");
-        drop(state);
+        drop(left);
         shelf.answer(request)
     })
 }
@@ -218,7 +219,7 @@ fn tokens_that_expire_in_the_middle_of_a_pull_are_renewed() {
     let shelf = Shelf::default();
     let names: Vec<String> = (0..6).map(|n| format!("f{n}")).collect();
     shelf.image("1", &boxed(names.iter().map(|name| layer(name, 50_000))));
-    for (uses, life) in [(2, 300), (1, 300), (3, 1), (1, 0)] {
+    for (uses, life) in [(2, 300), (3, 300), (3, 1), (1, 0)] {
         let liar = Liar::start(|host| forgetful(&shelf, host, uses, life));
         let name = name_of(&liar);
         pull(&daemon, &name).ok();
@@ -240,7 +241,7 @@ fn tokens_that_expire_in_the_middle_of_a_push_are_renewed() {
     if daemon.is_docker() {
         return;
     }
-    for (uses, life) in [(3, 300), (2, 1), (1, 300)] {
+    for (uses, life) in [(3, 300), (2, 1), (2, 300)] {
         let shelf = Shelf::default();
         let liar = Liar::start(|host| forgetful(&shelf, host, uses, life));
         let name = name_of(&liar);
@@ -265,10 +266,7 @@ fn upload_that_breaks_off_or_meets_a_busy_registry_is_sent_again() {
     }
     for (method, wrong) in [
         ("PATCH", Reply::new(503, "")),
-        (
-            "PATCH",
-            Reply::new(202, "").cut(0).header("X", &"x".repeat(100)),
-        ),
+        ("PATCH", Reply::gone()),
         ("PUT", Reply::new(503, "").header("Retry-After", "0")),
         ("POST", Reply::new(429, "")),
     ] {
@@ -410,7 +408,7 @@ fn wrong_content_and_wrong_lengths_are_refused_and_leave_nothing() {
     for (bytes, words) in [
         (cut, "truncated"),
         (good.bytes[..good.bytes.len() - 4].to_vec(), "truncated"),
-        (hull_tests::liar::gzip(b"no tar at all"), "tar"),
+        (hull_tests::liar::gzip(&[b'x'; 2_000]), "not a tar archive"),
     ] {
         let liar_shelf = Shelf::default();
         liar_shelf.image("1", &boxed([Packed::claimed(bytes)]));

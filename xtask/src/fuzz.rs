@@ -14,7 +14,20 @@ use anyhow::{Context, Result, bail};
 use crate::process::{cargo, host_triple, root, run, target};
 
 /// The targets, as `crates/fuzz-checks` names them.
-const TARGETS: [&str; 4] = ["config", "process", "seccomp", "mounts"];
+const TARGETS: [&str; 12] = [
+    "config",
+    "process",
+    "seccomp",
+    "mounts",
+    "references",
+    "challenges",
+    "hosts",
+    "credentials",
+    "manifests",
+    "images",
+    "tars",
+    "unpack",
+];
 /// How long one target runs unless told.
 const SECONDS: &str = "60";
 /// As cargo-fuzz has it, less the sanitizers, which want a nightly compiler.

@@ -53,7 +53,7 @@ impl Default for Limits {
             max_layers: MAX_LAYERS,
             max_layer_bytes: 64 << 30,
             max_archive_bytes: 256 << 30,
-            max_layer_entries: 2_000_000,
+            max_layer_entries: 1_000_000,
             // Real layers stay below 20; zeros alone give gzip 80 to 1,000 and zstd far more.
             max_ratio: 64,
             ratio_grace_bytes: RATIO_GRACE_BYTES,

@@ -119,7 +119,7 @@ impl<'a> SplitReader<'a> {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub(crate) fn open(layer: BorrowedFd<'a>, moved: HashMap<u64, u64>) -> io::Result<Self> {
+    pub fn open(layer: BorrowedFd<'a>, moved: HashMap<u64, u64>) -> io::Result<Self> {
         let file = open_beneath(layer, SPLIT_FILE.as_bytes())?;
         Ok(Self {
             layer,

@@ -3,16 +3,19 @@
 //! Source: distribution's "Token Authentication Specification" and RFC 6749 for refresh tokens.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::challenge::Challenge;
 use crate::hosts::Host;
-use crate::link::{Link, chain};
+use crate::link::{Link, back_off, chain, retry_after, worth_another_try};
+use crate::watch::{self, shown};
 use crate::{Credentials, RegistryError};
 
 /// Life of a token whose issuer says nothing.
@@ -20,7 +23,11 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// A token is renewed so long before its end.
 const MARGIN: Duration = Duration::from_secs(5);
 /// Largest answer of a token server read.
-const MAX_TOKEN_BYTES: usize = 1 << 20;
+const MAX_TOKEN_BYTES: u64 = 1 << 20;
+/// How often a token server is asked that is busy or breaks off.
+const TRIES: u32 = 4;
+/// Longest pause that a token server may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Most tokens kept.
 const MAX_KEPT: usize = 1_000;
 
@@ -38,8 +45,11 @@ pub(crate) struct Access<'a> {
 /// Answers challenges.
 #[derive(Debug, Default)]
 pub(crate) struct Authorizer {
-    known: Mutex<HashMap<Key, Known>>,
+    known: StdMutex<HashMap<Key, Place>>,
 }
+
+/// Held while a token is fetched: a slow token server holds up those alone who want its token.
+type Place = Arc<Mutex<Option<Known>>>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -68,37 +78,51 @@ fn key(host: &Host, access: &Access<'_>) -> Key {
     }
 }
 
+impl Known {
+    fn is_fresh(&self) -> bool {
+        self.until
+            .is_none_or(|until| Instant::now() + MARGIN < until)
+    }
+}
+
 impl Authorizer {
+    fn place(&self, key: Key) -> Place {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KEPT && !known.contains_key(&key) {
+            known.clear();
+        }
+        Arc::clone(known.entry(key).or_default())
+    }
+
     /// The header that was good the last time.
     pub(crate) async fn known(&self, host: &Host, access: &Access<'_>) -> Option<String> {
         if let Credentials::Token(token) = access.credentials {
             return Some(format!("Bearer {token}"));
         }
-        let known = self.known.lock().await;
-        let found = known.get(&key(host, access))?;
-        let fresh = found
-            .until
-            .is_none_or(|until| Instant::now() + MARGIN < until);
-        fresh.then(|| found.header.clone())
+        let place = self.place(key(host, access));
+        let known = place.lock().await;
+        let found = known.as_ref().filter(|known| known.is_fresh());
+        found.map(|known| known.header.clone())
     }
 
-    /// Gets what the challenge asks for, unless another request did while this one waited.
+    /// Gets the header that the challenge asks for, unless another request did while this one
+    /// waited.
     pub(crate) async fn answer(
         &self,
         link: &Link,
         access: &Access<'_>,
         challenges: &[Challenge],
         refused: Option<String>,
-    ) -> Result<(), RegistryError> {
-        let mut known = self.known.lock().await;
-        let key = key(&link.host, access);
-        if known
-            .get(&key)
-            .is_some_and(|k| Some(&k.header) != refused.as_ref())
+    ) -> Result<String, RegistryError> {
+        let place = self.place(key(&link.host, access));
+        let mut known = place.lock().await;
+        if let Some(known) = &*known
+            && known.is_fresh()
+            && Some(&known.header) != refused.as_ref()
         {
-            return Ok(());
+            return Ok(known.header.clone());
         }
-        known.remove(&key);
+        *known = None;
         let by = |scheme: &str| challenges.iter().find(|c| c.scheme == scheme);
         let fresh = match (by("bearer"), by("basic"), access.credentials) {
             (Some(bearer), _, _) => token(link, access, bearer).await?,
@@ -114,11 +138,9 @@ impl Authorizer {
                 });
             }
         };
-        if known.len() >= MAX_KEPT {
-            known.clear();
-        }
-        known.insert(key, fresh);
-        Ok(())
+        let header = fresh.header.clone();
+        *known = Some(fresh);
+        Ok(header)
     }
 }
 
@@ -148,16 +170,20 @@ async fn token(
         why,
     };
     let realm = get("realm").ok_or_else(|| denied("its challenge names no realm".to_owned()))?;
-    let loopback =
-        |url: &str| url.starts_with("http://127.") || url.starts_with("http://localhost");
+    let place = Url::parse(realm)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| denied(format!("its token server {realm:?} is no address")))?;
     let plain_host = link.host.base.starts_with("http://");
-    if !realm.starts_with("https://") && !plain_host && !loopback(realm) {
+    if place.scheme() != "https" && !plain_host && !is_loopback(&place) {
         // Credentials must not be led from an encrypted connection to a plain one.
-        return Err(denied(format!("its token server {realm} is not encrypted")));
+        return Err(denied(format!(
+            "its token server {realm:?} is not encrypted"
+        )));
     }
     let service = get("service").unwrap_or_default();
-    let request = match access.credentials {
-        Credentials::Identity(refresh) => link.http().post(realm).form(&[
+    let build = || match access.credentials {
+        Credentials::Identity(refresh) => link.careful().post(place.clone()).form(&[
             ("grant_type", "refresh_token"),
             ("service", service),
             ("client_id", "hull"),
@@ -167,7 +193,7 @@ async fn token(
         other => {
             let mut query = vec![("service", service)];
             query.extend(access.scope.split(' ').map(|scope| ("scope", scope)));
-            let mut request = link.http().get(realm);
+            let mut request = link.careful().get(place.clone());
             if let Credentials::Basic { user, password } = other {
                 query.push(("account", user));
                 request = request.header(reqwest::header::AUTHORIZATION, basic(user, password));
@@ -175,26 +201,46 @@ async fn token(
             request.query(&query)
         }
     };
-    let mut answer = request
-        .send()
-        .await
-        .map_err(|error| RegistryError::Unreachable {
-            host: realm.to_owned(),
-            why: chain(&error),
-        })?;
-    if !answer.status().is_success() {
-        return Err(denied(format!(
-            "its token server answered {}",
-            answer.status()
-        )));
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|e| link.unreachable(&e))? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_TOKEN_BYTES {
-            return Err(denied("its token server's answer is too large".to_owned()));
+    let unreachable = |why: String| RegistryError::Unreachable {
+        host: place.host_str().unwrap_or_default().to_owned(),
+        why,
+    };
+    let mut failures = 0;
+    let bytes = loop {
+        failures += 1;
+        let mut pause = None;
+        let patience = link.patience().saturating_mul(watch::ANSWER);
+        let error = match tokio::time::timeout(patience, build().send()).await {
+            Err(_) => unreachable(format!("it did not answer within {}", shown(patience))),
+            Ok(Err(error)) if error.is_redirect() || error.is_builder() => {
+                return Err(unreachable(chain(&error)));
+            }
+            Ok(Err(error)) => unreachable(chain(&error)),
+            Ok(Ok(mut answer)) if answer.status().is_success() => {
+                match link.watch(&mut answer).whole(MAX_TOKEN_BYTES).await {
+                    Ok(Some(bytes)) => break bytes,
+                    Ok(None) => {
+                        let why = "its token server's answer is too large";
+                        return Err(denied(why.to_owned()));
+                    }
+                    Err(why) => unreachable(why),
+                }
+            }
+            Ok(Ok(answer)) => {
+                let status = answer.status();
+                let error = denied(format!("its token server answered {status}"));
+                if !worth_another_try(status) {
+                    return Err(error);
+                }
+                pause = retry_after(&answer);
+                error
+            }
+        };
+        if failures >= TRIES || pause.is_some_and(|pause| pause > LONGEST_PAUSE) {
+            return Err(error);
         }
-    }
+        tokio::time::sleep(pause.unwrap_or_else(|| back_off(failures))).await;
+    };
     let answer: Answer = serde_json::from_slice(&bytes)
         .map_err(|error| denied(format!("its token server's answer is not valid: {error}")))?;
     let token = if answer.token.is_empty() {
@@ -210,4 +256,30 @@ async fn token(
         header: format!("Bearer {token}"),
         until: Instant::now().checked_add(life),
     })
+}
+
+/// By its parsed host: `127.0.0.1.example` is not on this machine.
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
+    host == "localhost" || address.is_some_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_loopback_looks_at_the_whole_host() {
+        for (url, own) in [
+            ("http://127.0.0.1:80/token", true),
+            ("http://[::1]/token", true),
+            ("http://localhost/", true),
+            ("http://127.0.0.1.example/", false),
+            ("http://localhost.example/", false),
+            ("http://127.0.0.1@example/", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).expect(url)), own, "{url}");
+        }
+    }
 }

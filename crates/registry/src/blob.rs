@@ -1,32 +1,32 @@
 //! A blob as a stream: fetched by a task, read by a thread, resumed where a connection breaks.
 
 use std::io::{self, Read};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::client::{Intent, Repository};
-use crate::link::{back_off, chain};
+use crate::link::{Link, back_off};
 use crate::{Descriptor, RegistryError};
 
-/// Chunks that wait for the reader: about a megabyte.
-const QUEUE: usize = 64;
+/// Most bytes that wait for the reader.
+const QUEUE_BYTES: u32 = 2 << 20;
 /// Breaks in a row, each with less than [`PROGRESS`] gained, after which it is given up.
 const MAX_BREAKS: u32 = 6;
 /// Bytes that make a connection worth having been.
 const PROGRESS: u64 = 64 << 10;
-/// A connection that brings less than [`SLOWEST`] bytes in this time is broken off: it is held
-/// open on purpose or by mistake.
-const PATIENCE: Duration = Duration::from_secs(30);
-const SLOWEST: u64 = 4 << 10;
+
+/// Bytes, and the room that they take in the queue.
+type Chunk = (Bytes, OwnedSemaphorePermit);
 
 /// Reads a blob. Dropping it ends the fetching.
 #[derive(Debug)]
 pub struct BlobReader {
-    chunks: mpsc::Receiver<Result<Bytes, RegistryError>>,
+    chunks: mpsc::UnboundedReceiver<Result<Chunk, RegistryError>>,
     current: Bytes,
     task: tokio::task::AbortHandle,
     ended: bool,
@@ -35,7 +35,7 @@ pub struct BlobReader {
 impl BlobReader {
     /// Begins to fetch. To be called within a runtime.
     pub(crate) fn start(repository: Repository, descriptor: &Descriptor) -> Self {
-        let (sender, chunks) = mpsc::channel(QUEUE);
+        let (sender, chunks) = mpsc::unbounded_channel();
         let fetch = Fetch {
             what: format!("blob {} of {}", descriptor.digest, repository.name()),
             repository,
@@ -43,6 +43,7 @@ impl BlobReader {
             size: descriptor.size,
             done: 0,
             sender,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
         };
         let task = tokio::spawn(fetch.run()).abort_handle();
         Self {
@@ -59,7 +60,7 @@ impl Read for BlobReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() && !self.ended {
             match self.chunks.blocking_recv() {
-                Some(Ok(chunk)) => self.current = chunk,
+                Some(Ok((chunk, _room))) => self.current = chunk,
                 Some(Err(error)) => {
                     self.ended = true;
                     return Err(io::Error::other(error));
@@ -88,7 +89,8 @@ struct Fetch {
     digest: String,
     size: u64,
     done: u64,
-    sender: mpsc::Sender<Result<Bytes, RegistryError>>,
+    sender: mpsc::UnboundedSender<Result<Chunk, RegistryError>>,
+    room: Arc<Semaphore>,
 }
 
 /// How a connection ended.
@@ -124,7 +126,7 @@ impl Fetch {
                 }
             };
             // A reader that went away has no need of it.
-            let _ = self.sender.send(Err(error)).await;
+            let _ = self.sender.send(Err(error));
             return;
         }
     }
@@ -145,8 +147,8 @@ impl Fetch {
             .repository
             .ask(Intent::Pull, Method::GET, &path, &self.what, with)
             .await;
-        let answer = match asked {
-            Ok((_, answer)) => answer,
+        let (link, answer) = match asked {
+            Ok(asked) => asked,
             Err(error @ RegistryError::Unreachable { .. }) => return End::Broken(error),
             Err(error) => return End::Failed(error),
         };
@@ -154,7 +156,7 @@ impl Fetch {
             Ok(at) => from - at,
             Err(error) => return End::Failed(error),
         };
-        self.stream(answer, skip).await
+        self.stream(&link, answer, skip).await
     }
 
     /// Where in the blob the answer begins. Its length is checked before a byte is taken.
@@ -190,23 +192,15 @@ impl Fetch {
         }
     }
 
-    async fn stream(&mut self, mut answer: Response, mut skip: u64) -> End {
-        let (mut since, mut seen) = (Instant::now(), 0u64);
+    async fn stream(&mut self, link: &Link, mut answer: Response, mut skip: u64) -> End {
+        let mut answer = link.watch(&mut answer);
         loop {
-            let chunk = match tokio::time::timeout(PATIENCE, answer.chunk()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) if self.done == self.size => return End::Done,
-                Ok(Ok(None)) => return End::Broken(self.broken("it ended too early")),
-                Ok(Err(error)) => return End::Broken(self.broken(&chain(&error))),
-                Err(_) => return End::Broken(self.broken("nothing came any more")),
+            let chunk = match answer.chunk().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) if self.done == self.size => return End::Done,
+                Ok(None) => return End::Broken(self.broken("it ended too early")),
+                Err(why) => return End::Broken(self.broken(&why)),
             };
-            seen += chunk.len() as u64;
-            if since.elapsed() >= PATIENCE {
-                if seen < SLOWEST {
-                    return End::Broken(self.broken("it came too slowly"));
-                }
-                (since, seen) = (Instant::now(), 0);
-            }
             let passed = skip.min(chunk.len() as u64);
             skip -= passed;
             let chunk = chunk.slice(usize::try_from(passed).unwrap_or(chunk.len())..);
@@ -222,11 +216,14 @@ impl Fetch {
                 });
             }
             let waiting = Instant::now();
-            if self.sender.send(Ok(chunk)).await.is_err() {
+            let wanted = u32::try_from(chunk.len()).map_or(QUEUE_BYTES, |n| n.min(QUEUE_BYTES));
+            let Ok(room) = Arc::clone(&self.room).acquire_many_owned(wanted).await else {
+                return End::Done;
+            };
+            if self.sender.send(Ok((chunk, room))).is_err() {
                 return End::Done;
             }
-            // The time that the reader took is not the registry's.
-            since += waiting.elapsed();
+            answer.forgive(waiting.elapsed());
         }
     }
 

@@ -22,6 +22,14 @@ pub enum RegistryError {
         /// The chain of reasons.
         why: String,
     },
+    /// It leads from one place to the next and never to an end.
+    #[error("{host} leads in circles: {why}")]
+    Redirects {
+        /// Host with port.
+        host: String,
+        /// The chain of reasons.
+        why: String,
+    },
     /// The registry wants credentials, or other ones.
     #[error("{host} denied access to {what}: {why}")]
     Denied {
@@ -105,21 +113,36 @@ pub enum RegistryError {
     Source(String),
 }
 
+impl RegistryError {
+    /// Whether the same may go well a moment later.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TooMany { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
+            _ => false,
+        }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::Denied { .. } => ErrorKind::Forbidden,
+            Self::Unreachable { .. } | Self::TooMany { .. } => ErrorKind::Unavailable,
+            Self::Status { .. } if self.is_passing() => ErrorKind::Unavailable,
+            Self::Status { .. } | Self::Source(_) => ErrorKind::Internal,
+            Self::Config { .. }
+            | Self::Digest { .. }
+            | Self::Length { .. }
+            | Self::Limit { .. }
+            | Self::Malformed { .. }
+            | Self::Redirects { .. } => ErrorKind::InvalidArgument,
+        }
+    }
+}
+
 impl From<RegistryError> for hull_model::Error {
     fn from(error: RegistryError) -> Self {
-        let kind = match &error {
-            RegistryError::NotFound { .. } => ErrorKind::NotFound,
-            RegistryError::Denied { .. } => ErrorKind::Forbidden,
-            RegistryError::Unreachable { .. } | RegistryError::TooMany { .. } => {
-                ErrorKind::Unavailable
-            }
-            RegistryError::Config { .. }
-            | RegistryError::Digest { .. }
-            | RegistryError::Length { .. }
-            | RegistryError::Limit { .. }
-            | RegistryError::Malformed { .. } => ErrorKind::InvalidArgument,
-            RegistryError::Status { .. } | RegistryError::Source(_) => ErrorKind::Internal,
-        };
-        Self::new(kind, error.to_string())
+        Self::new(error.kind(), error.to_string())
     }
 }

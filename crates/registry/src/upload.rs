@@ -1,6 +1,9 @@
 //! Uploads: a blob that is there is not sent, one that another repository of the registry has is
 //! mounted, any other is streamed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 use hull_model::Digest;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
@@ -8,7 +11,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::sync::mpsc;
 
 use crate::client::{Intent, Repository, digest_of};
-use crate::link::Link;
+use crate::link::{Link, challenges};
 use crate::{Document, RegistryError};
 
 const OCTETS: &str = "application/octet-stream";
@@ -24,15 +27,19 @@ pub struct Blob {
 
 impl Repository {
     /// The host that takes pushes: of a registry without TLS, the one that answers.
-    async fn reachable(&self) -> Result<std::sync::Arc<Link>, RegistryError> {
+    async fn reachable(&self) -> Result<Arc<Link>, RegistryError> {
         let mut last = None;
         for link in self.in_order(Intent::Push) {
             let base = format!("{}/", link.host.base);
-            match link.request_to(Method::GET, &base).send().await {
+            let sent = match link.request_to(Method::GET, &base).build() {
+                Ok(request) => link.execute(request).await.map_err(|failure| failure.error),
+                Err(error) => Err(link.unreachable(&error)),
+            };
+            match sent {
                 Ok(_) => return Ok(link),
                 Err(error) => {
                     link.set_aside();
-                    last = Some(link.unreachable(&error));
+                    last = Some(error);
                 }
             }
         }
@@ -87,7 +94,7 @@ impl Repository {
             return Ok(digest);
         }
         let link = self.reachable().await?;
-        let place = self.begin(&link).await?;
+        let place = self.begin(&link, &mut None).await?;
         self.finish(&link, place, &digest, Bytes::copy_from_slice(bytes))
             .await?;
         Ok(digest)
@@ -99,25 +106,37 @@ impl Repository {
     /// See [`RegistryError`].
     pub async fn put(&self, blob: Blob) -> Result<Digest, RegistryError> {
         let link = self.reachable().await?;
-        let place = self.begin(&link).await?;
+        let mut proof = None;
+        let place = self.begin(&link, &mut proof).await?;
         let scope = self.scope(Intent::Push);
-        let known = self
-            .client
-            .authorizer()
-            .known(&link.host, &self.access(&scope))
-            .await;
-        let chunks = futures_util::stream::unfold(blob.chunks, |mut chunks| async move {
+        let access = self.access(&scope);
+        let authorizer = self.client.authorizer();
+        let taken = Arc::new(AtomicU64::new(0));
+        let state = (blob.chunks, Arc::clone(&taken));
+        let chunks = futures_util::stream::unfold(state, |(mut chunks, taken)| async move {
             let next = chunks.recv().await?;
-            Some((next.map_err(std::io::Error::other), chunks))
+            taken.fetch_add(1, Ordering::Relaxed);
+            Some((next.map_err(std::io::Error::other), (chunks, taken)))
         });
         let mut request = link
             .request_to(Method::PATCH, place.as_str())
             .header(CONTENT_TYPE, OCTETS)
-            .body(reqwest::Body::wrap_stream(chunks));
-        if let Some(value) = known {
-            request = request.header(reqwest::header::AUTHORIZATION, value);
+            .body(reqwest::Body::wrap_stream(chunks))
+            .build()
+            .map_err(|e| link.unreachable(&e))?;
+        link.prove(&mut request, proof.as_deref());
+        let answer = link.upload(request, &taken).await?;
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            // The token expired meanwhile: whoever has the bytes may send them once more.
+            let challenges = challenges(&answer);
+            authorizer
+                .answer(&link, &access, &challenges, proof)
+                .await?;
+            return Err(RegistryError::Unreachable {
+                host: link.host.name().to_owned(),
+                why: format!("the token for {} expired during an upload", self.name()),
+            });
         }
-        let answer = request.send().await.map_err(|e| link.unreachable(&e))?;
         if !answer.status().is_success() {
             return Err(link
                 .refused(answer, &format!("upload to {}", self.name()))
@@ -132,7 +151,7 @@ impl Repository {
         Ok(digest)
     }
 
-    async fn begin(&self, link: &Link) -> Result<Url, RegistryError> {
+    async fn begin(&self, link: &Link, proof: &mut Option<String>) -> Result<Url, RegistryError> {
         let scope = self.scope(Intent::Push);
         let path = format!("{}/blobs/uploads/", self.path);
         let build = || {
@@ -142,7 +161,7 @@ impl Repository {
         };
         let access = self.access(&scope);
         let answer = link
-            .send(self.client.authorizer(), &access, true, build)
+            .send_with(self.client.authorizer(), &access, true, proof, build)
             .await?;
         if answer.status() != StatusCode::ACCEPTED {
             return Err(link.refused(answer, &self.name()).await);
