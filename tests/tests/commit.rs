@@ -17,12 +17,12 @@ const CHANGES: &str = "set -e; echo new >/new; echo changed >>/etc/passwd; rm /e
 
 type Engine<'a> = &'a dyn Fn(&[&str]) -> Output;
 
-/// Runs the changes in `c` and lists them.
+/// Runs the changes in `cc` and lists them.
 fn changed(engine: Engine<'_>) -> Vec<String> {
     let run = [
         "run",
         "--name",
-        "c",
+        "cc",
         "--network",
         "none",
         "-e",
@@ -39,7 +39,7 @@ fn changed(engine: Engine<'_>) -> Vec<String> {
         CHANGES,
     ];
     engine(&run).ok();
-    let mut lines: Vec<String> = engine(&["diff", "c"])
+    let mut lines: Vec<String> = engine(&["diff", "cc"])
         .ok()
         .lines()
         .map(str::to_owned)
@@ -48,7 +48,7 @@ fn changed(engine: Engine<'_>) -> Vec<String> {
     lines
 }
 
-/// Commits `c` with changes of the configuration; returns it with author and comment, and the
+/// Commits `cc` with changes of the configuration; returns it with author and comment, and the
 /// column of commands.
 fn committed(engine: Engine<'_>) -> (serde_json::Value, String) {
     let commit = [
@@ -67,7 +67,7 @@ fn committed(engine: Engine<'_>) -> (serde_json::Value, String) {
         "LABEL q=r",
         "-c",
         "WORKDIR w",
-        "c",
+        "cc",
         "made:1",
     ];
     let id = engine(&commit).ok();
@@ -77,8 +77,12 @@ fn committed(engine: Engine<'_>) -> (serde_json::Value, String) {
     let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
     // What is empty is left out by the one and written by the other.
     config.as_object_mut().unwrap().retain(|_, value| {
-        !value.is_null() && *value != serde_json::json!("") && *value != serde_json::json!(false)
+        let empty = ["null", "\"\"", "false", "[]", "{}"];
+        !empty.contains(&value.to_string().as_str())
     });
+    if let Some(env) = config["Env"].as_array_mut() {
+        env.sort_by_key(ToString::to_string);
+    }
     let about = "{{.Author}} {{.Comment}} {{len .RootFS.Layers}}";
     config["about"] = engine(&["inspect", "--format", about, "made:1"])
         .ok()
@@ -152,12 +156,12 @@ fn diff_of_a_container_that_changed_nothing_is_empty() {
     let daemon = Daemon::new();
     daemon.ok(["create", "--name", "new", IMAGE, "true"]);
     assert_eq!(daemon.ok(["diff", "new"]), "");
-    daemon.ok(["run", "-d", "--name", "c", IMAGE].iter().chain(&SLEEP));
-    assert_eq!(daemon.ok(["diff", "c"]), "");
-    daemon.ok(["exec", "c", "sh", "-c", "echo x >/home/x; rm /home/x"]);
-    assert_eq!(daemon.ok(["container", "diff", "c"]), "");
-    daemon.ok(["exec", "c", "touch", "/home/x"]);
-    assert_eq!(daemon.ok(["diff", "c"]), "C /home\nA /home/x");
+    daemon.ok(["run", "-d", "--name", "cc", IMAGE].iter().chain(&SLEEP));
+    assert_eq!(daemon.ok(["diff", "cc"]), "");
+    daemon.ok(["exec", "cc", "sh", "-c", "echo x >/home/x; rm /home/x"]);
+    assert_eq!(daemon.ok(["container", "diff", "cc"]), "");
+    daemon.ok(["exec", "cc", "touch", "/home/x"]);
+    assert_eq!(daemon.ok(["diff", "cc"]), "C /home\nA /home/x");
     daemon
         .hull(["diff", "nope"])
         .fails_saying(1, "No such container: nope");
@@ -166,10 +170,10 @@ fn diff_of_a_container_that_changed_nothing_is_empty() {
 #[test]
 fn commit_of_what_runs_freezes_it_meanwhile_and_the_image_runs() {
     let daemon = Daemon::new();
-    daemon.ok(["run", "-d", "--name", "c", IMAGE].iter().chain(&SLEEP));
-    daemon.ok(["exec", "c", "sh", "-c", "echo one >/one; rm /etc/group"]);
-    let id = daemon.ok(["commit", "c", "made"]);
-    assert_eq!(daemon.inspect("c", "{{.State.Status}}"), "running");
+    daemon.ok(["run", "-d", "--name", "cc", IMAGE].iter().chain(&SLEEP));
+    daemon.ok(["exec", "cc", "sh", "-c", "echo one >/one; rm /etc/group"]);
+    let id = daemon.ok(["commit", "cc", "made"]);
+    assert_eq!(daemon.inspect("cc", "{{.State.Status}}"), "running");
     let events = [
         "events",
         "--since",
@@ -186,12 +190,12 @@ fn commit_of_what_runs_freezes_it_meanwhile_and_the_image_runs() {
         .collect();
     assert_eq!(order, ["pause", "unpause", "commit"], "{seen}");
     // Asked not to, or frozen already, it stays as it is.
-    daemon.ok(["exec", "c", "sh", "-c", "echo two >/two"]);
-    daemon.ok(["commit", "--pause=false", "c", "made:2"]);
-    daemon.ok(["pause", "c"]);
-    daemon.ok(["container", "commit", "c", "made:3"]);
-    assert_eq!(daemon.inspect("c", "{{.State.Status}}"), "paused");
-    daemon.ok(["unpause", "c"]);
+    daemon.ok(["exec", "cc", "sh", "-c", "echo two >/two"]);
+    daemon.ok(["commit", "--pause=false", "cc", "made:2"]);
+    daemon.ok(["pause", "cc"]);
+    daemon.ok(["container", "commit", "cc", "made:3"]);
+    assert_eq!(daemon.inspect("cc", "{{.State.Status}}"), "paused");
+    daemon.ok(["unpause", "cc"]);
     let seen = daemon.ok(events);
     assert_eq!(seen.lines().filter(|a| *a == "pause").count(), 2, "{seen}");
 
@@ -201,8 +205,8 @@ fn commit_of_what_runs_freezes_it_meanwhile_and_the_image_runs() {
     assert_eq!(run("made:2"), "one\ntwo");
     assert_eq!(run(&id), "one");
     // Upon an image that was committed another can be.
-    daemon.ok(["run", "--name", "d", "made:2", "rm", "/one"]);
-    daemon.ok(["commit", "d", "made:4"]);
+    daemon.ok(["run", "--name", "dd", "made:2", "rm", "/one"]);
+    daemon.ok(["commit", "dd", "made:4"]);
     assert_eq!(run("made:4"), "two");
     assert_eq!(daemon.inspect("made:4", "{{len .RootFS.Layers}}"), "3");
     assert_eq!(
@@ -233,10 +237,10 @@ fn commit_keeps_attributes_links_holes_and_long_names() {
     capability[..4].copy_from_slice(&0x0200_0001u32.to_le_bytes());
     capability[4..8].copy_from_slice(&(1u32 << 10).to_le_bytes());
     set("security.capability", &capability);
-    daemon.ok(["create", "--name", "c", IMAGE, "true"]);
+    daemon.ok(["create", "--name", "cc", IMAGE, "true"]);
     let source = host.to_string_lossy().into_owned();
-    daemon.ok(["cp", &source, "c:/src"]);
-    daemon.ok(["commit", "c", "made"]);
+    daemon.ok(["cp", &source, "cc:/src"]);
+    daemon.ok(["commit", "cc", "made"]);
     let stack = Stack::new(&tree::hull_layers(&daemon, "made"));
     let inside = tree::read(&stack.path().join("src"));
     let differ = tree::differences(&tree::read(&host), &inside);
@@ -257,11 +261,11 @@ fn commit_keeps_attributes_links_holes_and_long_names() {
 #[test]
 fn commit_of_what_changed_nothing_adds_no_layer() {
     let daemon = Daemon::new();
-    daemon.ok(["create", "--name", "c", IMAGE, "true"]);
-    daemon.ok(["commit", "c", "same"]);
+    daemon.ok(["create", "--name", "cc", IMAGE, "true"]);
+    daemon.ok(["commit", "cc", "same"]);
     let layers = |name: &str| daemon.inspect(name, "{{json .RootFS.Layers}}");
     assert_eq!(layers("same"), layers(IMAGE));
-    daemon.ok(["commit", "-c", "ENTRYPOINT [\"/bin/echo\"]", "c", "echo"]);
+    daemon.ok(["commit", "-c", "ENTRYPOINT [\"/bin/echo\"]", "cc", "echo"]);
     assert_eq!(daemon.inspect("echo", "{{json .Config.Cmd}}"), "null");
     assert_eq!(daemon.ok(["run", "--rm", "echo", "said"]), "said");
 }
@@ -269,18 +273,18 @@ fn commit_of_what_changed_nothing_adds_no_layer() {
 #[test]
 fn commit_refuses_what_it_cannot_do() {
     let daemon = Daemon::new();
-    daemon.ok(["create", "--name", "c", IMAGE, "true"]);
-    daemon.ok(["create", "--name", "h", "host", "true"]);
+    daemon.ok(["create", "--name", "cc", IMAGE, "true"]);
+    daemon.ok(["create", "--name", "hh", "host", "true"]);
     let images = daemon.ok(["images", "-aq"]);
     for (args, says) in [
         (&["commit", "nope"][..], "No such container: nope"),
-        (&["commit", "c", "Bad/Name"], "must be lowercase"),
+        (&["commit", "cc", "Bad/Name"], "must be lowercase"),
         (
-            &["commit", "-c", "RUN x", "c"],
+            &["commit", "-c", "RUN x", "cc"],
             "is not a valid change command",
         ),
-        (&["commit", "-c", "ENV", "c"], "ENV"),
-        (&["commit", "h"], "cannot be committed"),
+        (&["commit", "-c", "ENV", "cc"], "ENV"),
+        (&["commit", "hh"], "cannot be committed"),
         (&["commit"], "requires at least 1"),
     ] {
         daemon.hull(args).fails_saying(1, says);
@@ -300,12 +304,12 @@ fn commit_and_cp_by_dockers_client_work() {
             .env("DOCKER_CONFIG", "/nonexistent")
             .args(args)
     };
-    daemon.ok(["run", "-d", "--name", "c", IMAGE].iter().chain(&SLEEP));
+    daemon.ok(["run", "-d", "--name", "cc", IMAGE].iter().chain(&SLEEP));
     let tar = Layer::new().file("f", 0o644, b"by docker").finish();
-    docker(&["cp", "-", "c:/home"]).input(tar).ok();
-    assert_eq!(docker(&["diff", "c"]).ok(), "C /home\nA /home/f");
+    docker(&["cp", "-", "cc:/home"]).input(tar).ok();
+    assert_eq!(docker(&["diff", "cc"]).ok(), "C /home\nA /home/f");
     let commit = [
-        "commit", "-m", "m", "-a", "a", "-c", "USER 7", "c", "made:1",
+        "commit", "-m", "m", "-a", "a", "-c", "USER 7", "cc", "made:1",
     ];
     let id = docker(&commit).ok();
     assert_eq!(

@@ -78,66 +78,66 @@ fn make_sources(dir: &Path) {
 
 /// Copies in order, each with whether it succeeds.
 const COPIES: [(&str, bool); 54] = [
-    ("src/f c:/tmp/f", true),
-    ("-a src/f c:/tmp/fa", true),
-    ("src c:/tmp/", true),
-    ("src/. c:/tmp/content", true),
-    ("src/dl c:/tmp/", true),
-    ("src/dl/ c:/tmp/dlx", true),
-    ("src/dl/. c:/tmp/dlc", true),
-    ("-L src/l c:/tmp/lf", true),
-    ("src/dl/ c:/tmp", false),
-    ("src c:/tmp/new/", true),
-    ("src/sub c:/tmp/named", true),
-    ("src/l c:/tmp/", true),
-    ("-L src/l c:/tmp/src/sub", true),
-    ("-L src/dl c:/tmp/newL", true),
-    ("src/f c:/tmp/src/dl", true),
-    ("src/f c:/tmp/src/dangling", true),
-    ("src/f c:tmp/rel", true),
-    ("./src/f c:/tmp/../tmp/dots", true),
-    ("src/f c:/tmp/src/f", true),
-    ("c:/tmp/src out", true),
-    ("c:/tmp/src/. out/content", true),
-    ("c:/tmp/src out/new", true),
-    ("c:/tmp/src/f out/f", true),
-    ("c:/tmp/src/l out", true),
-    ("-L c:/tmp/src/l out/lf", true),
-    ("-L c:/tmp/src/dl out/dlL", true),
-    ("c:/tmp/src/dl/ out/dls", true),
-    ("c:/tmp/src/dl/. out/dlc", true),
-    ("-L c:/tmp/src/l out/sub2", true),
-    ("c:/tmp/src/f out/src/l", true),
-    ("c:/tmp/src/f out/src/dangling", true),
-    ("c:/tmp/src/sub out/subnew/", true),
-    ("-L c:/tmp/src/dl/. out/dlLc", true),
-    ("-L c:/tmp/src/dl out", true),
-    ("c:/tmp/src/dl out", false),
-    ("c:etc/passwd out", true),
-    ("src c:/tmp/f", false),
-    ("src/f c:/nodir/x", false),
-    ("src/f c:/tmp/newdir/", false),
-    ("src/nof c:/tmp", false),
-    ("c:/nof .", false),
-    ("c:/etc ./nodir/x", false),
-    ("src/f/ c:/tmp", false),
-    ("c:/etc/passwd/ .", false),
+    ("src/f cc:/tmp/f", true),
+    ("-a src/f cc:/tmp/fa", true),
+    ("src cc:/tmp/", true),
+    ("src/. cc:/tmp/content", true),
+    ("src/dl cc:/tmp/", true),
+    ("src/dl/ cc:/tmp/dlx", true),
+    ("src/dl/. cc:/tmp/dlc", true),
+    ("-L src/l cc:/tmp/lf", true),
+    ("src/dl/ cc:/tmp", false),
+    ("src cc:/tmp/new/", true),
+    ("src/sub cc:/tmp/named", true),
+    ("src/l cc:/tmp/", true),
+    ("-L src/l cc:/tmp/src/sub", true),
+    ("-L src/dl cc:/tmp/newL", true),
+    ("src/f cc:/tmp/src/dl", true),
+    ("src/f cc:/tmp/src/dangling", true),
+    ("src/f cc:tmp/rel", true),
+    ("./src/f cc:/tmp/../tmp/dots", true),
+    ("src/f cc:/tmp/src/f", true),
+    ("cc:/tmp/src out", true),
+    ("cc:/tmp/src/. out/content", true),
+    ("cc:/tmp/src out/new", true),
+    ("cc:/tmp/src/f out/f", true),
+    ("cc:/tmp/src/l out", true),
+    ("-L cc:/tmp/src/l out/lf", true),
+    ("-L cc:/tmp/src/dl out/dlL", true),
+    ("cc:/tmp/src/dl/ out/dls", true),
+    ("cc:/tmp/src/dl/. out/dlc", true),
+    ("-L cc:/tmp/src/l out/sub2", true),
+    ("cc:/tmp/src/f out/src/l", true),
+    ("cc:/tmp/src/f out/src/dangling", true),
+    ("cc:/tmp/src/sub out/subnew/", true),
+    ("-L cc:/tmp/src/dl/. out/dlLc", true),
+    ("-L cc:/tmp/src/dl out", true),
+    ("cc:/tmp/src/dl out", false),
+    ("cc:etc/passwd out", true),
+    ("src cc:/tmp/f", false),
+    ("src/f cc:/nodir/x", false),
+    ("src/f cc:/tmp/newdir/", false),
+    ("src/nof cc:/tmp", false),
+    ("cc:/nof .", false),
+    ("cc:/etc ./nodir/x", false),
+    ("src/f/ cc:/tmp", false),
+    ("cc:/etc/passwd/ .", false),
     ("nope:/x .", false),
     ("src/f nope:/x", false),
-    ("c:/tmp/src src/f", false),
-    ("src/sub c:/tmp/content/f", false),
+    ("cc:/tmp/src src/f", false),
+    ("src/sub cc:/tmp/content/f", false),
     ("a b", false),
-    ("c:/x c:/y", false),
-    ("src/sub c:/etc/passwd", false),
-    ("c:/etc/passwd src/newd/", false),
-    ("src/f c:/tmp/src/f/", false),
-    ("c: out", false),
+    ("cc:/x cc:/y", false),
+    ("src/sub cc:/etc/passwd", false),
+    ("cc:/etc/passwd src/newd/", false),
+    ("src/f cc:/tmp/src/f/", false),
+    ("cc: out", false),
 ];
 
 /// Runs all copies and returns what the container's /tmp and the local folder then hold.
 fn copied(client: &Client<'_>) -> (Tree, Tree) {
     make_sources(client.dir);
-    client.run("create --name c busybox true").ok();
+    client.run("create --name cc busybox true").ok();
     for (copy, succeeds) in COPIES {
         let out = client.run(&format!("cp {copy}"));
         assert_eq!(out.code == 0, succeeds, "{}: {}", out.command, out.stderr);
@@ -153,14 +153,14 @@ fn copied(client: &Client<'_>) -> (Tree, Tree) {
             "cannot overwrite directory",
         ),
     ] {
-        let out = client.command("cp - c:/tmp").input(layer.finish()).run();
+        let out = client.command("cp - cc:/tmp").input(layer.finish()).run();
         out.fails_saying(1, says);
     }
-    let out = client.command("cp - c:/tmp/f").run();
+    let out = client.command("cp - cc:/tmp/f").run();
     out.fails_saying(1, "must be a directory");
     let input = Layer::new().file("a/b/piped", 0o600, b"piped\n").finish();
-    client.command("cp - c:/tmp").input(input).run().ok();
-    let tar = client.run("cp c:/tmp -");
+    client.command("cp - cc:/tmp").input(input).run().ok();
+    let tar = client.run("cp cc:/tmp -");
     tar.ok();
     let inside = client.dir.join("inside");
     fs::create_dir(&inside).unwrap();
@@ -237,7 +237,7 @@ const PATHS: [&str; 10] = [
 
 /// Status and description of a path by the API, without the time.
 fn stat_of(socket: &Path, path: &str) -> (u16, String) {
-    let url = format!("/v1.41/containers/c/archive?path={path}");
+    let url = format!("/v1.41/containers/cc/archive?path={path}");
     let answer = hull_testkit::http::request(socket, "HEAD", &url, None);
     let header = answer.head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -265,8 +265,8 @@ fn decoded(text: &str) -> String {
 #[test]
 fn cp_of_a_root_has_dockers_names_and_leaves_the_kernels_files_out() {
     let daemon = Daemon::new();
-    daemon.ok(["run", "-d", "--name", "c", IMAGE].iter().chain(&SLEEP));
-    let out = daemon.hull(["cp", "c:/", "-"]);
+    daemon.ok(["run", "-d", "--name", "cc", IMAGE].iter().chain(&SLEEP));
+    let out = daemon.hull(["cp", "cc:/", "-"]);
     out.ok();
     let listed = Run::new("tar").args(["tPf", "-"]).input(out.bytes).run();
     let names: Vec<&str> = listed.stdout.lines().collect();
@@ -281,12 +281,12 @@ fn cp_of_a_root_has_dockers_names_and_leaves_the_kernels_files_out() {
         assert_eq!(inside, None);
     }
     daemon
-        .hull(["cp", "c:/proc/version", "-"])
-        .fails_saying(1, "Could not find the file /proc/version in container c");
+        .hull(["cp", "cc:/proc/version", "-"])
+        .fails_saying(1, "Could not find the file /proc/version in container cc");
     let file = daemon.scratch().join("core_pattern");
     fs::write(&file, "|/bin/x").unwrap();
     let file = file.to_string_lossy().into_owned();
-    for place in ["c:/proc/sys/kernel/", "c:/sys/fs", "c:/proc/1/"] {
+    for place in ["cc:/proc/sys/kernel/", "cc:/sys/fs", "cc:/proc/1/"] {
         assert_ne!(daemon.hull(["cp", &file, place]).code, 0, "{place}");
     }
 }
@@ -299,32 +299,32 @@ fn cp_sees_the_mounts_of_a_container_that_runs() {
     fs::write(host.join("bind/b"), "bound").unwrap();
     fs::write(host.join("f"), "copied").unwrap();
     let bind = format!("{}:/bind:ro", host.join("bind").display());
-    let run = ["run", "-d", "--name", "c", "-v", "vol:/vol", "-v", &bind];
+    let run = ["run", "-d", "--name", "cc", "-v", "vol:/vol", "-v", &bind];
     let run = run.iter().chain(&["--tmpfs", "/t", IMAGE]).chain(&SLEEP);
     daemon.ok(run);
     let file = host.join("f").to_string_lossy().into_owned();
     for place in ["/vol/f", "/t/f", "/root/f"] {
-        daemon.ok(["cp", &file, &format!("c:{place}")]);
-        assert_eq!(daemon.ok(["exec", "c", "cat", place]), "copied");
+        daemon.ok(["cp", &file, &format!("cc:{place}")]);
+        assert_eq!(daemon.ok(["exec", "cc", "cat", place]), "copied");
         let out = host.join("back").to_string_lossy().into_owned();
-        daemon.ok(["cp", &format!("c:{place}"), &out]);
+        daemon.ok(["cp", &format!("cc:{place}"), &out]);
         assert_eq!(fs::read_to_string(&out).unwrap(), "copied");
     }
     let out = host.join("b").to_string_lossy().into_owned();
-    daemon.ok(["cp", "c:/bind/b", &out]);
+    daemon.ok(["cp", "cc:/bind/b", &out]);
     assert_eq!(fs::read_to_string(&out).unwrap(), "bound");
     daemon
-        .hull(["cp", &file, "c:/bind/"])
+        .hull(["cp", &file, "cc:/bind/"])
         .fails_saying(1, "mounted volume is marked read-only");
     assert!(!host.join("bind/f").exists());
     // A link of the container's into what cannot be written does not help.
-    daemon.ok(["exec", "c", "ln", "-s", "/bind", "/root/way"]);
-    assert_ne!(daemon.hull(["cp", &file, "c:/root/way/"]).code, 0);
+    daemon.ok(["exec", "cc", "ln", "-s", "/bind", "/root/way"]);
+    assert_ne!(daemon.hull(["cp", &file, "cc:/root/way/"]).code, 0);
     assert!(!host.join("bind/f").exists());
     // Frozen, it can be copied from all the same.
-    daemon.ok(["pause", "c"]);
-    daemon.ok(["cp", "c:/vol/f", &out]);
-    daemon.ok(["unpause", "c"]);
+    daemon.ok(["pause", "cc"]);
+    daemon.ok(["cp", "cc:/vol/f", &out]);
+    daemon.ok(["unpause", "cc"]);
 }
 
 #[test]
@@ -337,16 +337,16 @@ fn cp_sees_the_volumes_of_a_container_that_never_ran_and_it_starts_with_them() {
     let bind = format!("{}:/inner/bind", host.join("bind").display());
     let sealed = format!("{}:/sealed:ro", host.join("bind").display());
     let create = [
-        "create", "--name", "c", "-v", "vol:/vol", "-v", &bind, "-v", &sealed,
+        "create", "--name", "cc", "-v", "vol:/vol", "-v", &bind, "-v", &sealed,
     ];
     let cat = ["sh", "-c", "cat /vol/f /inner/bind/f /root/f"];
     daemon.ok(create.iter().chain(&[IMAGE]).chain(&cat));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    for place in ["c:/vol/", "c:/inner/bind", "c:/root/f"] {
+    for place in ["cc:/vol/", "cc:/inner/bind", "cc:/root/f"] {
         daemon.ok(["cp", &file, place]);
     }
     daemon
-        .hull(["cp", &file, "c:/sealed"])
+        .hull(["cp", &file, "cc:/sealed"])
         .fails_saying(1, "mounted volume is marked read-only");
     assert_eq!(fs::read_to_string(host.join("bind/f")).unwrap(), "copied");
     let volume = daemon.ok(["volume", "inspect", "-f", "{{.Mountpoint}}", "vol"]);
@@ -355,7 +355,7 @@ fn cp_sees_the_volumes_of_a_container_that_never_ran_and_it_starts_with_them() {
         "copied"
     );
     let out = host.join("out").to_string_lossy().into_owned();
-    daemon.ok(["cp", "c:/sealed/f", &out]);
+    daemon.ok(["cp", "cc:/sealed/f", &out]);
     assert_eq!(fs::read_to_string(&out).unwrap(), "copied");
     // Nothing stays mounted, and nothing was in the host's table.
     let ours = |table: &str| -> Vec<String> {
@@ -365,11 +365,11 @@ fn cp_sees_the_volumes_of_a_container_that_never_ran_and_it_starts_with_them() {
     };
     let after = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert_eq!(ours(&mounts), ours(&after));
-    assert_eq!(daemon.ok(["start", "-a", "c"]), "copiedcopiedcopied");
+    assert_eq!(daemon.ok(["start", "-a", "cc"]), "copiedcopiedcopied");
     // And once more after it has ended.
-    daemon.ok(["cp", &file, "c:/root/again"]);
-    daemon.ok(["cp", "c:/root/again", &out]);
-    assert_eq!(daemon.ok(["start", "-a", "c"]), "copiedcopiedcopied");
+    daemon.ok(["cp", &file, "cc:/root/again"]);
+    daemon.ok(["cp", "cc:/root/again", &out]);
+    assert_eq!(daemon.ok(["start", "-a", "cc"]), "copiedcopiedcopied");
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn cp_into_what_is_read_only_is_refused_as_docker_does() {
     let create = [
         "create",
         "--name",
-        "c",
+        "cc",
         "--read-only",
         "-v",
         "vol:/vol",
@@ -390,15 +390,15 @@ fn cp_into_what_is_read_only_is_refused_as_docker_does() {
     daemon.ok(create.iter().chain(&SLEEP));
     for running in [false, true] {
         if running {
-            daemon.ok(["start", "c"]);
+            daemon.ok(["start", "cc"]);
         }
         daemon
-            .hull(["cp", &file, "c:/root/"])
+            .hull(["cp", &file, "cc:/root/"])
             .fails_saying(1, "container rootfs is marked read-only");
-        daemon.ok(["cp", &file, "c:/vol/"]);
-        daemon.ok(["cp", "c:/vol/f", &file]);
+        daemon.ok(["cp", &file, "cc:/vol/"]);
+        daemon.ok(["cp", "cc:/vol/f", &file]);
         // The API says it with a status of its own.
-        let url = "/v1.41/containers/c/archive?path=/root";
+        let url = "/v1.41/containers/cc/archive?path=/root";
         let body = Layer::new().file("f", 0o644, b"x").finish();
         let answer = put(&daemon, url, &body);
         assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
@@ -409,18 +409,18 @@ fn cp_into_what_is_read_only_is_refused_as_docker_does() {
         (
             "/nodir",
             404,
-            "Could not find the file /nodir in container c",
+            "Could not find the file /nodir in container cc",
         ),
         ("", 400, "bad parameter"),
     ] {
-        let url = format!("/v1.41/containers/c/archive?path={path}");
+        let url = format!("/v1.41/containers/cc/archive?path={path}");
         let answer = put(&daemon, &url, &body);
         assert!(answer.contains(&format!("HTTP/1.1 {status}")), "{answer}");
         assert!(answer.contains(says), "{answer}");
     }
     let answer = put(
         &daemon,
-        "/v1.41/containers/c/archive?path=/vol",
+        "/v1.41/containers/cc/archive?path=/vol",
         b"no tar at all",
     );
     assert!(answer.contains("HTTP/1.1 400"), "{answer}");
@@ -450,26 +450,26 @@ fn cp_gives_files_to_the_containers_user_where_the_api_is_asked_to() {
     let host = daemon.scratch();
     fs::write(host.join("f"), "x").unwrap();
     let file = host.join("f").to_string_lossy().into_owned();
-    daemon.ok(["create", "--name", "c", "-u", "7:8", IMAGE, "true"]);
-    daemon.ok(["cp", "-a", &file, "c:/tmp/a"]);
-    daemon.ok(["cp", &file, "c:/tmp/plain"]);
+    daemon.ok(["create", "--name", "cc", "-u", "7:8", IMAGE, "true"]);
+    daemon.ok(["cp", "-a", &file, "cc:/tmp/a"]);
+    daemon.ok(["cp", &file, "cc:/tmp/plain"]);
     let out = host.join("out").to_string_lossy().into_owned();
     for (name, owner) in [("a", (7, 8)), ("plain", (0, 0))] {
-        daemon.ok(["cp", "-a", &format!("c:/tmp/{name}"), &out]);
+        daemon.ok(["cp", "-a", &format!("cc:/tmp/{name}"), &out]);
         let meta = fs::metadata(&out).unwrap();
         assert_eq!((meta.uid(), meta.gid()), owner, "{name}");
     }
     // Without -a, files are those of who copies.
-    daemon.ok(["cp", "c:/tmp/a", &out]);
+    daemon.ok(["cp", "cc:/tmp/a", &out]);
     assert_eq!(fs::metadata(&out).unwrap().uid(), 0);
 }
 
 #[test]
 fn cp_from_an_image_without_any_program_works() {
     let daemon = Daemon::builder().bare().start();
-    daemon.ok(["create", "--name", "c", "hull/hello"]);
+    daemon.ok(["create", "--name", "cc", "hull/hello"]);
     let out = daemon.scratch().join("hello");
-    daemon.ok(["cp", "c:/hello", &out.to_string_lossy()]);
+    daemon.ok(["cp", "cc:/hello", &out.to_string_lossy()]);
     assert!(fs::metadata(&out).unwrap().len() > 1000);
 }
 
@@ -478,9 +478,9 @@ fn cp_opens_no_pipe_and_no_device_of_a_container() {
     let daemon = Daemon::new();
     let make =
         "mkdir /x; mkfifo /x/pipe; mknod /x/null c 1 3; mknod /x/watchdog c 10 130; echo f >/x/z";
-    daemon.ok(["run", "--name", "c", IMAGE, "sh", "-c", make]);
+    daemon.ok(["run", "--name", "cc", IMAGE, "sh", "-c", make]);
     let out = daemon.scratch().join("x");
-    daemon.ok(["cp", "c:/x", &out.to_string_lossy()]);
+    daemon.ok(["cp", "cc:/x", &out.to_string_lossy()]);
     let kinds = tree::read(&out);
     let kind = |name: &str| kinds.get(name).map(|node| node.kind);
     assert_eq!(kind("\"pipe\""), Some("pipe"));
@@ -508,17 +508,17 @@ fn cp_beside_a_container_that_swaps_links_never_reaches_the_host() {
          ln -s /proc/1/root{target} /w/d; rm -rf /w/d; mkdir /w/d; ln -s {target}/f /w/d/f; \
          ln -s {up} /w/d/e; done"
     );
-    daemon.ok(["run", "-d", "--name", "c", IMAGE, "sh", "-c", &swap]);
+    daemon.ok(["run", "-d", "--name", "cc", IMAGE, "sh", "-c", &swap]);
     let source = host.join("in/d").to_string_lossy().into_owned();
     let content = format!("{source}/.");
     for round in 0..60 {
         // They fail as often as not; what counts is where they lead.
-        daemon.hull(["cp", &content, "c:/w/d"]);
-        daemon.hull(["cp", &source, "c:/w"]);
+        daemon.hull(["cp", &content, "cc:/w/d"]);
+        daemon.hull(["cp", &source, "cc:/w"]);
         let out = host.join(format!("out{round}"));
         let text = out.to_string_lossy().into_owned();
-        daemon.hull(["cp", ["c:/w/d/f", "c:/w/d/.", "c:/w"][round % 3], &text]);
-        daemon.hull(["cp", "-L", "c:/w/d/f", &text]);
+        daemon.hull(["cp", ["cc:/w/d/f", "cc:/w/d/.", "cc:/w"][round % 3], &text]);
+        daemon.hull(["cp", "-L", "cc:/w/d/f", &text]);
         assert_no_secret(&out);
     }
     let differ = tree::differences(&before, &tree::read(&outside));
@@ -548,12 +548,12 @@ fn cp_from_a_container_whose_links_lead_out_writes_nothing_elsewhere() {
     fs::create_dir(&outside).unwrap();
     let target = outside.to_string_lossy().into_owned();
     let make = format!("mkdir -p /x /y/way; ln -s {target} /x/way; echo evil >/y/way/f");
-    daemon.ok(["run", "--name", "c", IMAGE, "sh", "-c", &make]);
+    daemon.ok(["run", "--name", "cc", IMAGE, "sh", "-c", &make]);
     let out = host.join("out").to_string_lossy().into_owned();
-    daemon.ok(["cp", "c:/x", &out]);
+    daemon.ok(["cp", "cc:/x", &out]);
     // The link is a link; a second copy does not go through it.
     daemon
-        .hull(["cp", "c:/y/.", &out])
+        .hull(["cp", "cc:/y/.", &out])
         .fails_saying(1, "cannot overwrite non-directory");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
 }

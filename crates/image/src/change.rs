@@ -35,8 +35,12 @@ fn apply_instruction(config: &mut RunConfig, text: &str) -> Result<(), String> {
         "ENV" => {
             for (key, value) in pairs(rest)? {
                 let prefix = format!("{key}=");
-                config.env.retain(|known| !known.starts_with(&prefix));
-                config.env.push(prefix + &value);
+                // In its place: what is read first may count for what is read later.
+                let known = config.env.iter_mut().find(|e| e.starts_with(&prefix));
+                match known {
+                    Some(known) => *known = prefix + &value,
+                    None => config.env.push(prefix + &value),
+                }
             }
         }
         "LABEL" => config.labels.extend(pairs(rest)?),
@@ -269,7 +273,7 @@ mod tests {
         ]);
         assert_eq!(c.cmd, ["nginx", "-g", "daemon off;"]);
         assert_eq!(c.entrypoint, ["/bin/sh", "-c", "exec /start"]);
-        assert_eq!(c.env, ["B=two words", "A=3"]);
+        assert_eq!(c.env, ["A=3", "B=two words"]);
         let ports: Vec<&String> = c.exposed_ports.keys().collect();
         assert_eq!(ports, ["443/udp", "80/tcp", "8000/tcp", "8001/tcp"]);
         assert_eq!(c.volumes.len(), 3);

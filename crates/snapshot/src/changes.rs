@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, openat, openat2,
-    statat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, fstat, openat,
+    openat2, statat,
 };
 use rustix::io::Errno;
 
@@ -55,45 +55,64 @@ pub(crate) fn usage(upper: &Path) -> Result<Usage, SnapshotError> {
 }
 
 pub(crate) fn changes(upper: &Path, below: &OwnedFd) -> Result<Vec<Change>, SnapshotError> {
-    let mut found = Vec::new();
-    let mut add = |path: &[u8], kind| {
-        found.push(Change {
-            path: Path::new("/").join(OsStr::from_bytes(path)),
-            kind,
-        });
-    };
+    // Paths, how they changed, and whether that counts only if something in them has changed:
+    // overlayfs copies a directory up for what is in it.
+    let mut found: Vec<(Vec<u8>, ChangeKind, bool)> = Vec::new();
     walk(upper, |dir, name, stat, path| {
-        let there = exists(below.as_fd(), path)?;
+        let there = lower_stat(below.as_fd(), path)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
-            add(path, ChangeKind::Deleted);
-            return Ok(());
-        }
-        add(
-            path,
-            if there {
-                ChangeKind::Modified
-            } else {
-                ChangeKind::Added
-            },
-        );
-        if kind == FileType::Directory && there {
-            let child = openat(dir, name, dir_flags(), Mode::empty())?;
-            if is_opaque(&child)? {
-                // All that lies below is hidden, except what the upper directory has again.
-                let own: HashSet<Vec<u8>> = names(&child)?.into_iter().collect();
-                let lower = openat2(below, path, dir_flags(), Mode::empty(), resolve());
-                if let Ok(lower) = lower {
-                    for name in names(&lower)?.into_iter().filter(|n| !own.contains(n)) {
-                        add(&[path, b"/", &name].concat(), ChangeKind::Deleted);
-                    }
+        let whole = |kind| (path.to_vec(), kind, false);
+        let lower = match there {
+            _ if kind == FileType::CharacterDevice && stat.st_rdev == 0 => {
+                found.push(whole(ChangeKind::Deleted));
+                return Ok(());
+            }
+            None => {
+                found.push(whole(ChangeKind::Added));
+                return Ok(());
+            }
+            Some(lower) if kind == FileType::Directory => lower,
+            Some(_) => {
+                found.push(whole(ChangeKind::Modified));
+                return Ok(());
+            }
+        };
+        let attributes = |s: &Stat| (s.st_mode, s.st_uid, s.st_gid);
+        let child = openat(dir, name, dir_flags(), Mode::empty())?;
+        let opaque = is_opaque(&child)?;
+        let alike = !opaque && attributes(stat) == attributes(&lower);
+        found.push((path.to_vec(), ChangeKind::Modified, alike));
+        if opaque {
+            // All that lies below is hidden, except what the upper directory has again.
+            let own: HashSet<Vec<u8>> = names(&child)?.into_iter().collect();
+            let lower = openat2(below, path, dir_flags(), Mode::empty(), resolve());
+            if let Ok(lower) = lower {
+                for name in names(&lower)?.into_iter().filter(|n| !own.contains(n)) {
+                    let path = [path, b"/", &name].concat();
+                    found.push((path, ChangeKind::Deleted, false));
                 }
             }
         }
         Ok(())
     })?;
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
+    let mut found: Vec<(Change, bool)> = found
+        .into_iter()
+        .map(|(path, kind, alike)| {
+            let path = Path::new("/").join(OsStr::from_bytes(&path));
+            (Change { path, kind }, alike)
+        })
+        .collect();
+    found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+    let mut kept: Vec<Change> = Vec::new();
+    // From the end: what is in a directory follows it.
+    for (change, alike) in found.into_iter().rev() {
+        let holds = |next: &Change| next.path.starts_with(&change.path);
+        if !alike || kept.last().is_some_and(holds) {
+            kept.push(change);
+        }
+    }
+    kept.reverse();
+    Ok(kept)
 }
 
 /// Calls `visit` for everything below `upper` with parent, name, stat and path.
@@ -139,11 +158,12 @@ fn walk(
     Ok(())
 }
 
-fn exists(below: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<bool> {
+/// What the layers have at a path.
+fn lower_stat(below: BorrowedFd<'_>, path: &[u8]) -> rustix::io::Result<Option<Stat>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat2(below, path, flags, Mode::empty(), resolve()) {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+        Ok(fd) => fstat(fd).map(Some),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(e) => Err(e),
     }
 }

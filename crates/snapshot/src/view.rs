@@ -21,7 +21,7 @@ use hull_sys::{Errno, ns};
 use crate::SnapshotError;
 
 /// mount(2) takes one page of options.
-const MAX_OPTIONS: usize = 4095;
+pub(crate) const MAX_OPTIONS: usize = 4095;
 
 /// A view is read, not run from.
 const VIEW_FLAGS: Attr = Attr::MOUNT_ATTR_RDONLY
@@ -86,7 +86,7 @@ fn by_option_string(trees: &[PathBuf]) -> Result<OwnedFd, Errno> {
 
 /// The folder that all trees lie in, and the options with their names relative to it: mount(2)
 /// takes one page of options.
-fn option_string(trees: &[PathBuf]) -> Result<(PathBuf, CString), Errno> {
+pub(crate) fn option_string(trees: &[PathBuf]) -> Result<(PathBuf, CString), Errno> {
     let mut base = trees.first().and_then(|tree| tree.parent());
     while let Some(dir) = base
         && !trees
@@ -117,7 +117,7 @@ fn option_string(trees: &[PathBuf]) -> Result<(PathBuf, CString), Errno> {
     Ok((base.to_owned(), options))
 }
 
-fn c_string(path: &Path) -> Result<CString, (Errno, Option<String>)> {
+pub(crate) fn c_string(path: &Path) -> Result<CString, (Errno, Option<String>)> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| {
         let note = io::Error::from(io::ErrorKind::InvalidFilename).to_string();
         (Errno::INVAL, Some(note))

@@ -23,10 +23,9 @@ pub(crate) async fn commit(
     let params = Params::of(&uri);
     // Clients send nothing, `null` or a configuration.
     let wire: Option<ContainerConfig> = body::optional_json(&headers, body).await?;
-    let wire = wire.unwrap_or_default();
     let no_entrypoint = wire
-        .entrypoint
         .as_ref()
+        .and_then(|wire| wire.entrypoint.as_ref())
         .is_some_and(|list| list.iter().all(String::is_empty));
     let request = CommitRequest {
         repository: params.get("repo").to_owned(),
@@ -35,7 +34,7 @@ pub(crate) async fn commit(
         message: params.get("comment").to_owned(),
         changes: params.all("changes"),
         pause: params.flag_or("pause", true),
-        config: of_wire(wire),
+        config: wire.map(of_wire),
         no_entrypoint,
     };
     let id = engine.commit(params.get("container"), request).await?;

@@ -35,8 +35,9 @@ pub struct CommitRequest {
     pub changes: Vec<String>,
     /// Freeze the container meanwhile.
     pub pause: bool,
-    /// What the image shall say; what is empty in it is the container's.
-    pub config: RunConfig,
+    /// What the image shall say instead of what the container says; what is empty in it is the
+    /// container's.
+    pub config: Option<RunConfig>,
     /// An empty entry point in it is meant.
     pub no_entrypoint: bool,
 }
@@ -183,14 +184,15 @@ fn reference(request: &CommitRequest) -> Result<Option<Reference>> {
     Ok(Some(reference))
 }
 
-/// The configuration of the new image: what is asked for, changed by the instructions, and the
-/// container's where that says nothing.
+/// The configuration of the new image: what is asked for or else the container's, changed by the
+/// instructions; and the container's where that says nothing.
 fn configured(
     record: &ContainerRecord,
     image: &Image,
     request: &CommitRequest,
 ) -> Result<RunConfig> {
-    let mut config = request.config.clone();
+    let container = of_container(record, image);
+    let mut config = request.config.clone().unwrap_or_else(|| container.clone());
     let mut entrypoint_meant = request.no_entrypoint;
     let mut cmd_changed = false;
     for change in request.changes.iter().flat_map(|text| text.lines()) {
@@ -209,7 +211,6 @@ fn configured(
             }
         }
     }
-    let container = of_container(record, image);
     Ok(merged(config, container, entrypoint_meant))
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct Container {
     pub id: String,
     record: Mutex<ContainerRecord>,
     /// Held by start, stop, remove and the handling of an exit: one at a time.
-    pub op: AsyncMutex<()>,
+    pub op: Arc<AsyncMutex<()>>,
     shim: Mutex<Option<Arc<Shim>>>,
     /// Clients that attached before the start.
     pub waiting: Mutex<Vec<PendingAttach>>,
@@ -61,7 +61,7 @@ impl Container {
         Arc::new(Self {
             id: record.id.clone(),
             record: Mutex::new(record),
-            op: AsyncMutex::default(),
+            op: Arc::default(),
             shim: Mutex::default(),
             waiting: Mutex::default(),
             runs: watch::Sender::new(runs),

@@ -1,11 +1,16 @@
 //! Commands about containers.
 
 pub(crate) mod attach;
+pub(crate) mod commit;
+pub(crate) mod cp;
+mod cp_download;
+mod cp_upload;
 pub(crate) mod create;
 pub(crate) mod create_flags;
 pub(crate) mod create_request;
 #[cfg(test)]
 mod create_request_tests;
+pub(crate) mod diff;
 pub(crate) mod exec;
 pub(crate) mod export;
 pub(crate) mod inspect;
