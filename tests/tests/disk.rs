@@ -373,7 +373,7 @@ fn size_of_a_writable_layer_is_refused_where_it_cannot_be_kept() {
 }
 
 /// Commands in a guest whose disk has project quotas, which the test host's kernel lacks.
-const QUOTA: [(&str, &str); 8] = [
+const QUOTA: [(&str, &str); 10] = [
     (
         "disk",
         "truncate -s 512M /disk && mke2fs -q -t ext4 -O quota,project -E quotatype=prjquota /disk && mkdir /quota \
@@ -411,6 +411,18 @@ const QUOTA: [(&str, &str); 8] = [
     (
         "ps",
         "hull system df --format '{{.Type}} {{.Size}}'; hull daemon stop --all; umount /quota && echo unmounted",
+    ),
+    (
+        "xfs",
+        "modprobe xfs; truncate -s 512M /xdisk && mkfs.xfs -q /xdisk && mkdir /xquota && mount -o loop,pquota /xdisk /xquota || exit 1; \
+         export HULL_DATA_DIR=/xquota/hull; hull load -q -i /payload/busybox.tar; \
+         hull run --rm --storage-opt size=16M busybox sh -c 'df -k / | tail -1; dd if=/dev/zero of=/fill bs=1M count=64 && echo unlimited'; \
+         hull run --rm busybox dd if=/dev/zero of=/fill bs=1M count=64 && hull daemon stop --all; umount /xquota && echo unmounted",
+    ),
+    (
+        "plain",
+        "mount -o loop /xdisk /xquota || exit 1; export HULL_DATA_DIR=/xquota/hull; \
+         hull run --rm --storage-opt size=16M busybox true; hull daemon stop --all; umount /xquota",
     ),
 ];
 
@@ -451,4 +463,12 @@ fn size_of_a_writable_layer_is_kept_by_project_quotas() {
         report.all()
     );
     report.check("ps", 0, "unmounted");
+    report.check("xfs", 0, "unmounted");
+    let xfs = &report.fate("xfs").output;
+    assert!(xfs.contains("16384"), "{xfs}");
+    assert!(
+        xfs.contains("No space left") && !xfs.contains("unlimited"),
+        "{xfs}"
+    );
+    report.check("plain", 0, "they are not switched on");
 }

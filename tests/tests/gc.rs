@@ -199,6 +199,24 @@ fn policy_of_the_daemon_collects_in_the_background() {
 }
 
 #[test]
+fn budget_of_the_daemon_is_kept_when_images_come() {
+    let daemon = Daemon::builder()
+        .env("HULL_GC_GRACE", "0")
+        .env("HULL_GC_KEEP_SIZE", "6m")
+        .start();
+    if daemon.is_docker() {
+        return;
+    }
+    for (tag, seed) in [("a:1", 1), ("b:1", 2), ("c:1", 3)] {
+        bring(&daemon, tag, seed);
+    }
+    let kept = wait_until(Duration::from_secs(20), || {
+        tags(&daemon) == ["b:1", "busybox:latest", "c:1"]
+    });
+    assert!(kept, "{:?}", tags(&daemon));
+}
+
+#[test]
 fn last_use_survives_a_kill_and_costs_no_sync() {
     let mut daemon = eager(Daemon::builder()).start();
     if daemon.is_docker() {

@@ -6,7 +6,7 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hull_image::store::{GcPolicy, GcReport};
 use hull_model::{Digest, Result};
@@ -16,6 +16,8 @@ use crate::Engine;
 
 /// Time between two collections where none is set.
 const INTERVAL: Duration = Duration::from_secs(3600);
+/// Time between two looks whether something came, where space has a budget.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How long an image that just came is let alone where nothing is set: a `run` that pulled it is
 /// about to use it.
 const GRACE: Duration = Duration::from_secs(10);
@@ -179,18 +181,29 @@ impl Engine {
         }
         let interval = self.settings.gc.interval.unwrap_or(INTERVAL);
         if !interval.is_zero() {
-            tokio::spawn(background(Arc::downgrade(self), interval));
+            let settings = &self.settings.gc;
+            // A budget is looked at when something came, too, and not only once in a while.
+            let glance = settings.keep_size.map(|_| settings.grace().max(GLANCE));
+            tokio::spawn(background(Arc::downgrade(self), interval, glance));
         }
     }
 }
 
-async fn background(engine: Weak<Engine>, interval: Duration) {
+async fn background(engine: Weak<Engine>, interval: Duration, glance: Option<Duration>) {
+    let mut last = Instant::now();
+    let mut seen = 0;
     loop {
-        tokio::time::sleep(interval).await;
+        let left = interval.saturating_sub(last.elapsed());
+        tokio::time::sleep(glance.map_or(left, |glance| glance.min(left))).await;
         let Some(engine) = engine.upgrade().filter(|engine| !engine.stopping()) else {
             return;
         };
-        engine.collect_by_policy().await;
+        let arrivals = engine.images.store.arrivals();
+        if last.elapsed() >= interval || glance.is_some() && arrivals != seen {
+            seen = arrivals;
+            engine.collect_by_policy().await;
+            last = Instant::now();
+        }
     }
 }
 

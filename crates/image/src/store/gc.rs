@@ -286,7 +286,8 @@ impl<'a> Choice<'a> {
             let next = (0..self.candidates.len())
                 .filter(|n| self.may_go(*n) && self.frees(*n))
                 .filter_map(|n| self.candidates.get(n).map(|one| (n, one)))
-                .max_by_key(|(_, one)| (!one.named, one.idle));
+                // What frees something by itself comes before what does so only with others.
+                .max_by_key(|(n, one)| (self.freed_by(*n) > 0, !one.named, one.idle));
             let Some((number, _)) = next else { return };
             self.go(number, GcReason::Budget);
         }
@@ -310,6 +311,16 @@ impl<'a> Choice<'a> {
                     && !self.fixed_layers.contains(layer)
             })
         })
+    }
+
+    /// Bytes that only this one of those that are left needs.
+    fn freed_by(&self, number: usize) -> u64 {
+        let layers = self.candidates.get(number).into_iter();
+        layers
+            .flat_map(|one| &one.layers)
+            .filter(|layer| self.owners.get(*layer) == Some(&1))
+            .filter_map(|layer| self.bytes.get(layer))
+            .sum()
     }
 
     fn go(&mut self, number: usize, reason: GcReason) {
@@ -435,6 +446,17 @@ mod tests {
             ..GcPolicy::default()
         };
         assert_eq!(choose(&all, &policy).0, [] as [usize; 0]);
+    }
+
+    #[test]
+    fn choice_by_budget_takes_what_frees_something_by_itself_first() {
+        let all = vec![image(101, &[9], 8), image(102, &[9, 5], 1)];
+        let policy = |bytes| GcPolicy {
+            budget: Some(bytes),
+            ..GcPolicy::default()
+        };
+        assert_eq!(choose(&all, &policy(44)), (vec![1], 5, 40));
+        assert_eq!(choose(&all, &policy(0)), (vec![1, 0], 14, 31));
     }
 
     #[test]

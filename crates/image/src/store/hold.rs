@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -62,11 +63,14 @@ pub(crate) struct Use {
 
 /// Uses of all images.
 #[derive(Debug, Default)]
-pub(crate) struct Uses(Mutex<HashMap<Digest, Use>>);
+pub(crate) struct Uses {
+    images: Mutex<HashMap<Digest, Use>>,
+    arrivals: AtomicU64,
+}
 
 impl Uses {
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Use>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.images.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes what the file of an image says.
@@ -88,6 +92,7 @@ impl Uses {
             arrived: Some(Instant::now()),
         };
         self.lock().insert(id, new);
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn forget(&self, id: &Digest) {
@@ -169,6 +174,11 @@ impl ImageStore {
         for (id, last) in lagging {
             self.write_use(&id, last);
         }
+    }
+
+    /// How many images have come since the store was opened, those that were here already included.
+    pub fn arrivals(&self) -> u64 {
+        self.uses.arrivals.load(Ordering::Relaxed)
     }
 
     /// When an image was last used; when it came, if never.

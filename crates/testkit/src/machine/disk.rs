@@ -8,7 +8,7 @@ use crate::archive::digest;
 use crate::fixtures;
 
 /// What is installed in the guest.
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "apparmor",
     "busybox-static",
     "crun",
@@ -24,6 +24,7 @@ const PACKAGES: [&str; 15] = [
     "systemd",
     "systemd-sysv",
     "uidmap",
+    "xfsprogs",
 ];
 
 /// Makes the disk: $1 kernel tree, $2 Debian's mirror, $3 packages, $4 folder to make.
