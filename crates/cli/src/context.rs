@@ -74,8 +74,9 @@ impl Context {
             .build()
             .map_err(|error| CliError::new(format!("start the runtime: {error}")))?;
         let result = runtime.block_on(future);
-        // A thread that still waits for input must not hold the exit up.
-        runtime.shutdown_background();
+        // The process ends with the command: a thread that still waits for input must not hold the
+        // exit up, and to take the runtime down piece by piece would be work for nobody.
+        std::mem::forget(runtime);
         result
     }
 

@@ -99,7 +99,7 @@ enum Place {
 #[derive(Debug)]
 pub struct Client {
     place: Place,
-    idle: Mutex<Option<SendRequest<Outgoing>>>,
+    idle: Mutex<Vec<SendRequest<Outgoing>>>,
 }
 
 impl Client {
@@ -107,7 +107,7 @@ impl Client {
     pub fn unix(socket: impl Into<PathBuf>) -> Self {
         Self {
             place: Place::Socket(socket.into()),
-            idle: Mutex::new(None),
+            idle: Mutex::new(Vec::new()),
         }
     }
 
@@ -116,7 +116,7 @@ impl Client {
     pub fn program(words: Vec<String>) -> Self {
         Self {
             place: Place::Program(words),
-            idle: Mutex::new(None),
+            idle: Mutex::new(Vec::new()),
         }
     }
 
@@ -125,6 +125,16 @@ impl Client {
         let sender = self.open().await?;
         self.keep(sender);
         Ok(())
+    }
+
+    /// Opens `count` connections more, for requests that will run side by side, while the engine
+    /// still works at another. One that cannot be opened shows at the request that needs it.
+    pub async fn open_ahead(&self, count: usize) {
+        for _ in 0..count {
+            if let Ok(sender) = self.open().await {
+                self.keep(sender);
+            }
+        }
     }
 
     async fn open(&self) -> Result<SendRequest<Outgoing>, ClientError> {
@@ -157,7 +167,7 @@ impl Client {
     }
 
     async fn sender(&self) -> Result<SendRequest<Outgoing>, ClientError> {
-        let idle = self.idle.lock().ok().and_then(|mut slot| slot.take());
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         if let Some(mut sender) = idle
             && sender.ready().await.is_ok()
         {
@@ -167,10 +177,10 @@ impl Client {
     }
 
     fn keep(&self, sender: SendRequest<Outgoing>) {
-        if let Ok(mut slot) = self.idle.lock()
+        if let Ok(mut idle) = self.idle.lock()
             && !sender.is_closed()
         {
-            *slot = Some(sender);
+            idle.push(sender);
         }
     }
 

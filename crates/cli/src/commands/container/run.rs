@@ -82,9 +82,12 @@ async fn run(context: &Context, args: RunArgs) -> Result<u8, CliError> {
         .map_err(|error| error.of_options("run"))?;
     let attached = copying.stdin || copying.stdout || copying.stderr;
     let signals = (attached && args.sig_proxy && !copying.tty).then(Signals::forwarded);
-    let created = create(&client, &args.flags, &request)
-        .await
-        .map_err(|error| error.of_start("run"))?;
+    // What attaches and what waits come next, each on a connection of its own.
+    let (created, ()) = tokio::join!(
+        create(&client, &args.flags, &request),
+        client.open_ahead(if attached { 2 } else { 0 })
+    );
+    let created = created.map_err(|error| error.of_start("run"))?;
     if !attached {
         client
             .container_start(&created.id, args.detach_keys.as_deref())
