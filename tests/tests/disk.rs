@@ -287,6 +287,18 @@ fn prune_keeps_to_its_filters() {
     assert_eq!(answer.status, 400, "{}", answer.body);
     let out = prune(&["--filter", "label=of=a:1"]);
     assert!(out.contains(&format!("deleted: {old}")), "{out}");
+    let events = daemon.ok([
+        "events",
+        "--since",
+        "1h",
+        "--until",
+        "0s",
+        "--filter",
+        "event=prune",
+        "--format",
+        "{{.Type}} {{.Actor.Attributes.reclaimed}}",
+    ]);
+    assert!(events.lines().any(|line| line == "image 1000"), "{events}");
     let out = prune(&["-a", "--filter", "label!=of=second"]);
     assert!(out.contains("untagged: b:1"), "{out}");
     assert_eq!(images(&daemon, &[]), ["a:1", "busybox:latest"]);

@@ -241,6 +241,7 @@ impl Engine {
                 report.reclaimed += size;
             }
         }
+        self.tell_pruned("volume", report.reclaimed);
         Ok(report)
     }
 

@@ -154,6 +154,7 @@ impl Engine {
                 report.reclaimed += size;
             }
         }
+        self.tell_pruned("container", report.reclaimed);
         Ok(report)
     }
 }

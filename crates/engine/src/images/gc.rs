@@ -156,6 +156,12 @@ impl Engine {
         Ok(report)
     }
 
+    /// Tells that things of a kind were pruned, as Docker does.
+    pub(crate) fn tell_pruned(&self, kind: &'static str, reclaimed: u64) {
+        let facts = [("reclaimed".to_owned(), reclaimed.to_string())].into();
+        self.events.emit(kind, "prune", "", facts);
+    }
+
     async fn collect_by_policy(self: &Arc<Self>) {
         self.images.store.write_uses();
         match self.collect(self.settings.gc.background()).await {

@@ -295,7 +295,18 @@ impl Engine {
                 .prune(all, &wanted, &|id| needs.has(id))?)
         })
         .await?;
-        Ok((removed, freed + self.sweep_kept().await?))
+        let freed = freed + self.sweep_kept().await?;
+        for one in &removed {
+            match one {
+                Removed::Untagged(tag) => self.events.emit("image", "untag", tag, name_fact(tag)),
+                Removed::Deleted(id) => {
+                    let id = id.to_string();
+                    self.events.emit("image", "delete", &id, name_fact(&id));
+                }
+            }
+        }
+        self.tell_pruned("image", freed);
+        Ok((removed, freed))
     }
 
     /// Space that images take.
