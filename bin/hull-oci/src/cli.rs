@@ -336,6 +336,13 @@ pub(crate) struct Exec {
     /// Pass so many descriptors from 3 on to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
+    /// Control group below the container's to run in, which is there already; a CONTROLLER, or
+    /// several with commas between, is for cgroup v1
+    #[arg(long, value_name = "[CONTROLLER:]PATH")]
+    pub(crate) cgroup: Vec<String>,
+    /// Unix socket that gets a handle on the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Also in a paused container: it runs once that is resumed
     #[arg(long)]
     pub(crate) ignore_paused: bool,

@@ -9,6 +9,7 @@ mod console;
 mod criu;
 mod descriptors;
 mod hooks;
+mod join;
 mod log;
 mod netdev;
 mod netlink;
@@ -16,6 +17,7 @@ mod notify;
 pub mod parse;
 mod rdt;
 mod rootless;
+mod sdnotify;
 mod spec;
 mod state;
 mod supervise;
@@ -37,6 +39,8 @@ const EXIT_FAILURE: u8 = 1;
 
 /// The program: reads its arguments, does what they say, tells how it went.
 pub fn main() -> ExitCode {
+    // Before anything else, so that nothing is done twice.
+    let sealed = if may_make() { Some(seal()) } else { None };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -56,7 +60,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    let outcome = seal(&cli.command).and_then(|()| commands::run(cli, &log));
+    let outcome = match makes(&cli.command) {
+        true => sealed.unwrap_or_else(seal),
+        false => Ok(()),
+    };
+    // What read the command line is not needed any more.
+    hull_sys::memory::unmap_code();
+    let outcome = outcome.and_then(|()| commands::run(cli, &log));
     match outcome {
         Ok(code) => code,
         Err(error) => {
@@ -66,15 +76,24 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Runs this program anew from a handle that cannot be written to, before it becomes a
-/// container's: an image may name /proc/self/exe as its command (CVE-2019-5736).
-fn seal(command: &Command) -> anyhow::Result<()> {
-    if !matches!(
+/// Whether the command becomes a container's process.
+fn makes(command: &Command) -> bool {
+    matches!(
         command,
         Command::Create(_) | Command::Run(_) | Command::Exec(_)
-    ) {
-        return Ok(());
-    }
+    )
+}
+
+/// The same by the look of the command line: a word too many costs a start and no more.
+fn may_make() -> bool {
+    const NAMES: [&str; 3] = ["create", "run", "exec"];
+    let mut words = std::env::args_os().skip(1);
+    words.any(|word| NAMES.iter().any(|name| word == *name))
+}
+
+/// Runs this program anew from a handle that cannot be written to, before it becomes a
+/// container's: an image may name /proc/self/exe as its command (CVE-2019-5736).
+fn seal() -> anyhow::Result<()> {
     let text = |bytes: OsString| CString::new(bytes.into_vec()).ok();
     let arguments = std::env::args_os().filter_map(text).collect();
     let environment = std::env::vars_os()

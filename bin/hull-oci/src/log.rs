@@ -12,6 +12,26 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cli::{Globals, LogFormat};
 
+/// What there is to say of a bundle that is taken all the same.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// What is not as the bundle has it.
+    pub(crate) warnings: Vec<String>,
+    /// What makes no difference, and many bundles have.
+    pub(crate) details: Vec<String>,
+}
+
+impl Said {
+    pub(crate) fn tell(&self, log: &Log) {
+        for warning in &self.warnings {
+            log.warn(warning);
+        }
+        for detail in &self.details {
+            log.debug(detail);
+        }
+    }
+}
+
 /// Where messages go.
 pub(crate) struct Log {
     file: Option<File>,

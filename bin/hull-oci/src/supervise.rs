@@ -9,6 +9,7 @@ use hull_sys::signal::{self, SignalSet};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::console::{self, Raw};
+use crate::sdnotify::Proxy;
 
 const SIGCHLD: i32 = 17;
 const SIGURG: i32 = 23;
@@ -35,8 +36,9 @@ impl Signals {
     }
 }
 
-/// Waits for the end; the exit status as a shell would show it.
-pub(crate) fn wait(process: &Started, signals: &Signals) -> Result<i32> {
+/// Waits for the end; the exit status as a shell would show it. What the process says of its
+/// readiness is handed on.
+pub(crate) fn wait(process: &Started, signals: &Signals, mut ready: Option<&Proxy>) -> Result<i32> {
     let terminal = process.terminal.as_ref();
     let _raw = terminal.and_then(|_| Raw::enter());
     if let Some(terminal) = terminal {
@@ -62,16 +64,27 @@ pub(crate) fn wait(process: &Started, signals: &Signals) -> Result<i32> {
         for (from, _, _) in &readers {
             fds.push(PollFd::from_borrowed_fd(*from, PollFlags::IN));
         }
+        if let Some(proxy) = ready {
+            fds.push(PollFd::new(proxy.socket(), PollFlags::IN));
+        }
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("cannot wait for the process"),
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let happened: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
+        // Its descriptor is the last.
+        if let Some(proxy) = ready.filter(|_| happened.last() == Some(&true)) {
+            // Of this program the manager knows; of no other it needs to.
+            match proxy.hear(std::process::id()) {
+                Ok(false) => {}
+                Ok(true) | Err(_) => ready = None,
+            }
+        }
         for ((from, to, is_output), _) in readers
             .iter()
-            .zip(ready.iter().skip(2))
-            .filter(|(_, ready)| **ready)
+            .zip(happened.iter().skip(2))
+            .filter(|(_, happened)| **happened)
         {
             if !console::relay(*from, *to) {
                 if *is_output {
@@ -90,7 +103,7 @@ pub(crate) fn wait(process: &Started, signals: &Signals) -> Result<i32> {
             }
             hand_on(received.number, process);
         }
-        if ready.first() == Some(&true) {
+        if happened.first() == Some(&true) {
             let ended = pidfd::wait(&process.pidfd, true).context("cannot wait for the process")?;
             if let Some(ended) = ended {
                 drain(process, to_user);

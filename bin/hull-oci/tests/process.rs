@@ -168,3 +168,72 @@ fn exec_user_without_group_keeps_those_of_the_bundle_as_runc_does() {
         runtime.ok(&["delete", "--force", "c"]);
     }
 }
+
+/// A newer engine may name what nobody here knows: as runc, it is told and left out.
+#[test]
+fn process_capabilities_unknown_are_warned_of_and_left_out() {
+    for runtime in Runtime::both() {
+        let mut bundle = Bundle::new(&runtime, "c", &["grep", "Cap", "/proc/self/status"]);
+        let sets = json!(["CAP_KILL", "CAP_FROM_THE_FUTURE"]);
+        for name in ["bounding", "effective", "permitted"] {
+            bundle.set(&format!("/process/capabilities/{name}"), sets.clone());
+        }
+        let output = runtime.run(&["run", "-b", bundle.path(), "c"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(
+            said.contains("level=warning") && said.contains("CAP_FROM_THE_FUTURE"),
+            "{said}"
+        );
+        let seen = String::from_utf8_lossy(&output.stdout);
+        assert!(seen.contains("CapBnd:\t0000000000000020"), "{seen}");
+    }
+    let runtime = Runtime::ours();
+    let bundle = Bundle::new(&runtime, "c", &["sleep", "1000"]);
+    runtime.ok(&["run", "-d", "-b", bundle.path(), "c"]);
+    let file = bundle.dir.path().join("process.json");
+    let process = json!({
+        "user": { "uid": 0, "gid": 0 }, "args": ["grep", "CapBnd", "/proc/self/status"],
+        "env": ["PATH=/bin"], "cwd": "/",
+        "capabilities": { "bounding": ["CAP_CHOWN", "CAP_FROM_THE_FUTURE"] },
+    });
+    std::fs::write(&file, process.to_string()).expect("write");
+    let file = file.to_str().expect("text");
+    for args in [
+        &["exec", "-p", file, "c"][..],
+        &[
+            "exec",
+            "--cap",
+            "CAP_FROM_THE_FUTURE",
+            "c",
+            "grep",
+            "CapBnd",
+            "/proc/self/status",
+        ],
+    ] {
+        let output = runtime.run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("CAP_FROM_THE_FUTURE"), "{said}");
+        assert!(!output.stdout.is_empty());
+    }
+}
+
+/// As runc's own template has it: nothing is said of what every bundle has.
+#[test]
+fn process_capabilities_ambient_without_inheritable_are_no_warning() {
+    let runtime = Runtime::ours();
+    let mut bundle = Bundle::new(&runtime, "c", &["true"]);
+    bundle.set("/process/capabilities/ambient", json!(["CAP_KILL"]));
+    let output = runtime.run(&["run", "-b", bundle.path(), "c"]);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let output = runtime.run(&["--debug", "run", "-b", bundle.path(), "c"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("level=debug") && said.contains("ambient"),
+        "{said}"
+    );
+}

@@ -185,13 +185,24 @@ fn life_of_a_container_without_a_control_group() {
         assert!(Instant::now() < deadline, "{pids:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
-    for args in [
-        &["pause", "c"][..],
-        &["update", "--memory", "10000000", "c"],
+    for (args, what) in [
+        (&["pause", "c"][..], "cannot freeze"),
+        (
+            &["update", "--memory", "10000000", "c"],
+            "cannot set limits",
+        ),
+        (&["events", "--stats", "c"], "nothing is counted"),
+        (&["events", "c"], "nothing is counted"),
+        (&["exec", "--cgroup", "/", "c", "true"], "no control group"),
     ] {
         let text = session.fails(args);
-        assert!(text.contains("may not make control groups"), "{text}");
+        assert!(text.contains(what), "{text}");
+        if args[0] != "exec" {
+            assert!(text.contains("may not make control groups"), "{text}");
+        }
     }
+    let text = session.fails(&["resume", "c"]);
+    assert!(text.contains("container not paused"), "{text}");
     session.ok(&["kill", "--all", "c", "KILL"]);
     let deadline = Instant::now() + Duration::from_secs(10);
     while !session.ok(&["state", "c"]).contains("stopped") {
@@ -379,4 +390,65 @@ fn user_hooks_of_every_kind_run_and_that_of_the_start_can_stop_it() {
         "{said}"
     );
     session.ok(&["delete", "--force", "d"]);
+}
+
+/// The descriptor is fetched from a process in a user namespace, by a user without privileges.
+#[test]
+fn seccomp_notify_reaches_the_listener_of_a_user() {
+    let session = Session::new();
+    let socket = session.bundle().join("listener");
+    let listen = || {
+        let _ = fs::remove_file(&socket);
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+        chown(&socket, Some(USER), Some(USER)).expect("chown");
+        std::thread::spawn(move || {
+            let (connection, _) = listener.accept().expect("accept");
+            let (mut bytes, mut fds) = (Vec::new(), Vec::new());
+            let mut part = vec![0u8; 64 << 10];
+            loop {
+                let count = hull_sys::fdpass::receive(&connection, &mut part, &mut fds);
+                match count.expect("receive") {
+                    0 => break,
+                    count => bytes.extend_from_slice(&part[..count]),
+                }
+            }
+            let state: Value = serde_json::from_slice(&bytes).expect("json");
+            let wait = &mut [rustix::event::PollFd::new(
+                &fds[0],
+                rustix::event::PollFlags::IN,
+            )];
+            let limit = rustix::event::Timespec {
+                tv_sec: 20,
+                tv_nsec: 0,
+            };
+            let seen = rustix::event::poll(wait, Some(&limit)).expect("poll") == 1;
+            // With the descriptor goes whoever could answer: the call is not implemented.
+            (state, seen)
+        })
+    };
+    for no_new_privileges in [true, false] {
+        session.configure("mkdir /tmp/x; sleep 1000", |config| {
+            config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+            config["linux"]["seccomp"] = json!({
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "listenerPath": socket,
+                "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+            });
+        });
+        let heard = listen();
+        session.ok(&["create", "c"]);
+        let state: Value = serde_json::from_str(&session.ok(&["state", "c"])).expect("json");
+        session.ok(&["start", "c"]);
+        let (told, seen) = heard.join().expect("listener");
+        assert!(seen);
+        assert_eq!(told["pid"], state["pid"]);
+        let heard = listen();
+        let text = session.fails(&["exec", "c", "mkdir", "/tmp/y"]);
+        assert!(text.contains("not implemented"), "{text}");
+        let (told, seen) = heard.join().expect("listener");
+        assert!(seen);
+        assert_ne!(told["pid"], state["pid"]);
+        session.ok(&["delete", "--force", "c"]);
+    }
+    assert_eq!(session.recorded(), 0);
 }

@@ -77,6 +77,7 @@ fn prepare(
     signal::reset().at(Step::Signals)?;
     // Best effort: the default filter forbids the use of keys in any case.
     if !process.keep_keyring {
+        process.labels.apply_to_keys(proc_root)?;
         let _: hull_sys::Result<()> = proc::new_session_keyring();
     }
     rustix::process::umask(Mode::from_raw_mode(process.umask & 0o777));

@@ -8,9 +8,10 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use hull_sys::caps::{self, CapSet};
 use hull_sys::clone3::Cloned;
 use hull_sys::mailbox::Mailbox;
-use hull_sys::{pidfd, seccomp};
+use hull_sys::{pidfd, proc, seccomp};
 
 use crate::LaunchError;
 use crate::error::prepare;
@@ -31,11 +32,23 @@ impl std::fmt::Debug for Listener<'_> {
     }
 }
 
+/// Whether the parent is a user who may fetch nothing from a process that is closed to others. It
+/// is then opened once it has the container's rights and no more, and stays so until its program
+/// runs, since it is the filter that decides on what it does from here on: whoever may look into it
+/// is of the container's user namespace, and finds none of the host's descriptors.
+pub(crate) fn needs_open_process() -> hull_sys::Result<bool> {
+    const CAP_SYS_PTRACE: CapSet = CapSet::from_bits(1 << 19);
+    Ok(!caps::get()?.effective.contains(CAP_SYS_PTRACE))
+}
+
 /// Installs the filter and waits for the parent to have given the descriptor on. Runs in the child.
 pub(crate) fn install(process: &PreparedProcess, mailbox: &Mailbox) -> Result<(), Failed> {
     let Some((program, flags)) = &process.seccomp else {
         return Ok(());
     };
+    if process.opens_to_parent {
+        proc::set_dumpable(true).at(Step::Listener)?;
+    }
     let number = seccomp::install_listening(program, *flags).at(Step::Seccomp)?;
     mailbox.offer(number).at(Step::Listener)
 }

@@ -64,6 +64,15 @@ impl Labels {
         }
         Ok(())
     }
+
+    /// Has keyrings that the caller makes from here on take the label, if there is one: with that
+    /// of the runtime they would be of no use to the program. execve ends it. Runs in the child.
+    pub(crate) fn apply_to_keys(&self, proc_root: BorrowedFd<'_>) -> Result<(), Failed> {
+        match &self.selinux {
+            Some(text) => write(proc_root, c"thread-self/attr/keycreate", text).at(Step::SeLinux),
+            None => Ok(()),
+        }
+    }
 }
 
 fn write(proc_root: BorrowedFd<'_>, path: &std::ffi::CStr, text: &CString) -> Result<(), Errno> {
@@ -94,5 +103,41 @@ mod tests {
             let error = Labels::prepare(&plan).expect_err("absent").to_string();
             assert!(error.contains("SELinux is not enabled"), "{error}");
         }
+    }
+
+    #[test]
+    fn apply_writes_what_there_is_a_label_for_and_nothing_else() {
+        use std::os::fd::AsFd as _;
+        let dir = tempfile::tempdir().expect("folder");
+        let attributes = dir.path().join("thread-self/attr");
+        std::fs::create_dir_all(attributes.join("apparmor")).expect("folder");
+        let files = [
+            "exec",
+            "keycreate",
+            "sockcreate",
+            "fscreate",
+            "apparmor/exec",
+        ];
+        for file in files {
+            std::fs::write(attributes.join(file), "").expect("file");
+        }
+        let texts = || files.map(|f| std::fs::read_to_string(attributes.join(f)).expect("read"));
+        let root = std::fs::File::open(dir.path()).expect("open");
+        let apply = |labels: &Labels| {
+            labels.apply_to_keys(root.as_fd()).expect("keys");
+            labels.apply(root.as_fd()).expect("apply");
+        };
+        apply(&Labels::default());
+        assert_eq!(texts(), ["", "", "", "", ""]);
+        apply(&Labels {
+            apparmor: Some(c"exec profile".to_owned()),
+            selinux: None,
+        });
+        assert_eq!(texts(), ["", "", "", "", "exec profile"]);
+        apply(&Labels {
+            apparmor: None,
+            selinux: Some(c"a:b:c:s0".to_owned()),
+        });
+        assert_eq!(texts(), ["a:b:c:s0", "a:b:c:s0", "", "", "exec profile"]);
     }
 }

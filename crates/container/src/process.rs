@@ -14,6 +14,7 @@ use hull_sys::rlimit::{self, Limit};
 use hull_sys::seccomp::{self, Instruction};
 
 use crate::error::prepare;
+use crate::listener;
 use crate::lsm::Labels;
 use crate::report::{Failed, Step};
 use crate::rootfs::c_string;
@@ -62,6 +63,8 @@ pub(crate) struct PreparedProcess {
     pub(crate) seccomp: Option<(Vec<Instruction>, u32)>,
     /// For the descriptor of a filter that notifies.
     pub(crate) mailbox: Option<Mailbox>,
+    /// The parent can fetch it only from a process that is not closed to others.
+    pub(crate) opens_to_parent: bool,
     pub(crate) umask: u32,
     pub(crate) stdio: PreparedStdio,
     pub(crate) schedule: Schedule,
@@ -163,6 +166,8 @@ impl PreparedProcess {
             oom_score_adj: plan.oom_score_adj.map(|score| score.to_string()),
             seccomp,
             mailbox,
+            opens_to_parent: notifies
+                && listener::needs_open_process().map_err(prepare("read the own capabilities"))?,
             umask: plan.umask.unwrap_or(DEFAULT_UMASK),
             stdio,
             schedule: Schedule::prepare(plan)?,

@@ -30,6 +30,59 @@ pub fn give_back() {
     }
 }
 
+/// Unmaps the pages of the program's code and constants until they are used again. They stay in the
+/// page cache and come back by a fault without I/O, each with its neighbours.
+///
+/// For a short-lived program that goes through phases: it holds what one of them needs, and not
+/// the sum. Costs a system call for each segment.
+pub fn unmap_code() {
+    for (start, length) in unwritten_segments() {
+        // SAFETY: a segment of the program's file that is mapped privately and without write
+        // permission from the start: its pages are those of the file, which the kernel maps again
+        // on the next access, be it of this very code.
+        unsafe {
+            libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED);
+        }
+    }
+}
+
+/// Whole pages of the segments that nobody writes to, not even the loader.
+#[cfg(target_pointer_width = "64")]
+fn unwritten_segments() -> impl Iterator<Item = (usize, usize)> {
+    const PAGE: usize = 4096;
+    // SAFETY: they read the vector that the kernel gave the process.
+    let (at, count) = unsafe {
+        (
+            libc::getauxval(libc::AT_PHDR) as usize,
+            libc::getauxval(libc::AT_PHNUM) as usize,
+        )
+    };
+    let headers: &[libc::Elf64_Phdr] = if at == 0 {
+        &[]
+    } else {
+        // SAFETY: the kernel says that so many headers are mapped there, for as long as the
+        // process runs, and nobody writes to them.
+        unsafe { std::slice::from_raw_parts(at as *const libc::Elf64_Phdr, count) }
+    };
+    // Where the program was moved to, if it can be.
+    let own = headers.iter().find(|header| header.p_type == libc::PT_PHDR);
+    let moved = own.map_or(0, |header| at.wrapping_sub(header.p_vaddr as usize));
+    headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0)
+        .map(move |header| {
+            let start = moved.wrapping_add(header.p_vaddr as usize);
+            let end = start.wrapping_add(header.p_filesz as usize) & !(PAGE - 1);
+            let start = start & !(PAGE - 1);
+            (start, end.saturating_sub(start))
+        })
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+fn unwritten_segments() -> impl Iterator<Item = (usize, usize)> {
+    std::iter::empty()
+}
+
 /// Start and length of a mapping of the program's code, or of the constants at the begin of its
 /// file. Those after the code are left alone: the loader writes to some (RELRO) before it makes
 /// them read-only.
@@ -74,6 +127,21 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn unmap_code_program_runs_on_and_holds_less() {
+        let held = || {
+            let text = std::fs::read_to_string("/proc/self/status").expect("status");
+            let line = text.lines().find_map(|line| line.strip_prefix("RssFile:"));
+            let number = line.and_then(|line| line.split_whitespace().next());
+            number.and_then(|n| n.parse::<u64>().ok()).expect("RssFile")
+        };
+        assert!(unwritten_segments().count() > 0);
+        let before = held();
+        unmap_code();
+        let after = held();
+        assert!(after < before, "{before} KiB, then {after} KiB");
     }
 
     #[test]

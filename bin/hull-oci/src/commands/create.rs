@@ -14,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::cli::Create;
 use crate::log::Log;
+use crate::sdnotify::{self, Proxy};
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Status, Store, start_time, write_by_rename};
 use crate::{console, descriptors, netdev, notify, rdt, rootless, state, systemd};
@@ -29,6 +30,8 @@ pub(crate) struct Made {
     pub(crate) record: Record,
     /// The unit of systemd that its group is.
     pub(crate) unit: Option<SystemdUnit>,
+    /// By which its program says that it is ready.
+    pub(crate) ready: Option<Proxy>,
 }
 
 pub(crate) fn create(args: &Create, store: &Store, log: &Log) -> Result<()> {
@@ -63,9 +66,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     translated.plan.process.keep_keyring = args.no_new_keyring;
     rootless::check(&translated.plan)?;
     translated.plan.cgroup.optional = store.rootless;
-    for warning in &translated.warnings {
-        log.warn(warning);
-    }
+    translated.said.tell(log);
     console::check(
         translated.plan.process.tty,
         manner.detached,
@@ -80,8 +81,20 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
     }
     let mut host = Host::detect()?;
     let entry = store.create(&args.id)?;
-    let unit = match start_unit(args, &mut translated, &entry, &host) {
-        Ok(unit) => unit,
+    let ready = sdnotify::prepare(&entry, &mut translated.plan).and_then(|()| {
+        // `start` does so for what waits for it.
+        if manner.hold {
+            Ok(None)
+        } else {
+            Proxy::bind(&entry)
+        }
+    });
+    let started = ready.and_then(|ready| {
+        let unit = start_unit(args, &mut translated, &entry, &host)?;
+        Ok((ready, unit))
+    });
+    let (ready, unit) = match started {
+        Ok(started) => started,
         Err(error) => {
             let _ = entry.remove();
             return Err(error);
@@ -96,11 +109,13 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
             entry,
             record,
             unit: translated.plan.cgroup.systemd,
+            ready,
         }),
         Err(error) => {
             if let Some(unit) = unit {
                 unit.undo();
             }
+            spec::remove_parents(&translated.plan.cgroup.path, &host);
             let _ = entry.remove();
             if let Ok(record) = record(args, &translated) {
                 record.hooks.after_delete(&record, log);
@@ -112,7 +127,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
 
 /// Lets systemd make the group, where it is to. The record comes first: systemd may keep a unit
 /// whose maker was killed meanwhile, and `delete --force` then stops it.
-fn start_unit(
+pub(crate) fn start_unit(
     args: &Create,
     translated: &mut Translated,
     entry: &Entry,
@@ -201,6 +216,8 @@ fn launch_in(
             .filter(|unit| unit.attaches())
             .map(|_| BeforePivot(&attach)),
     };
+    // What has translated the bundle is not needed any more.
+    hull_sys::memory::unmap_code();
     let launched = launch(host, &translated.plan, &translated.fds, &stdio, &options)
         .map_err(|error| rootless::name_limit(error, &translated.spec))
         .map_err(|error| match inner.as_ref().map(InnerHooks::output) {
@@ -313,6 +330,6 @@ pub(crate) fn record(args: &Create, translated: &Translated) -> Result<Record> {
         root_mount: None,
         rdt: None,
         hooks: translated.hooks.clone(),
-        process: translated.plan.process.clone(),
+        process: sdnotify::without(translated.plan.process.clone()),
     })
 }

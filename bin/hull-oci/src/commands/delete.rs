@@ -9,6 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::Delete;
 use crate::log::Log;
+use crate::spec;
 use crate::state::{Record, Status, Store};
 use crate::systemd;
 
@@ -89,6 +90,7 @@ fn remove_group(record: &Record, host: &Host, status: Status) -> Result<()> {
             Err(_) | Ok(()) => {}
         }
     }
+    spec::remove_parents(&record.cgroup, host);
     Ok(())
 }
 

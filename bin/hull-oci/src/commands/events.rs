@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use hull_container::Host;
-use hull_sys::cgroup::{self, Cgroup};
+use hull_sys::cgroup::{self, Cgroup, CgroupError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::print;
 use crate::cli::Events;
 use crate::state::{Status, Store};
 use crate::usage::{self, Event};
+
+/// How often a kill is looked for after the kernel has told that memory ran out, and how far apart.
+const LOOKS: u32 = 40;
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) fn events(args: &Events, store: &Store) -> Result<()> {
     let interval = duration(&args.interval)
@@ -26,6 +30,10 @@ pub(crate) fn events(args: &Events, store: &Store) -> Result<()> {
     let host = Host::detect()?;
     if matches!(record.status(&entry, &host)?, Status::Stopped) {
         bail!("container with id {} is not running", args.id);
+    }
+    if record.cgroup.is_empty() {
+        return Err(CgroupError::NotAllowed)
+            .context("nothing is counted: the container has no control group");
     }
     let group = record
         .open_cgroup(&host)?
@@ -56,8 +64,11 @@ fn follow(id: &str, group: &dyn Cgroup, process: &OwnedFd, interval: Duration) -
     let watch = group.watch_oom().ok();
     let mut seen = group.oom_kills().unwrap_or(0);
     let mut next = Instant::now() + interval;
+    // The kernel (v1) tells before it kills: a kill that is not counted yet is looked for again.
+    let (mut again, mut looks) = (None::<Instant>, 0);
     loop {
-        let left = next.saturating_duration_since(Instant::now());
+        let until = again.map_or(next, |at| at.min(next));
+        let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
@@ -76,7 +87,11 @@ fn follow(id: &str, group: &dyn Cgroup, process: &OwnedFd, interval: Duration) -
         if let Some(watch) = watch.as_ref().filter(|_| ran_out) {
             cgroup::drain(watch.as_fd());
         }
-        if ran_out || ended {
+        if ran_out {
+            looks = LOOKS;
+        }
+        if ran_out || ended || again.is_some_and(|at| at <= Instant::now()) {
+            again = None;
             // The descriptor tells of other changes, and of the end of the group, too.
             let kills = group.oom_kills().unwrap_or(seen);
             if kills > seen || (ran_out && is_under_oom(group)) {
@@ -86,6 +101,9 @@ fn follow(id: &str, group: &dyn Cgroup, process: &OwnedFd, interval: Duration) -
                     id,
                     data: None,
                 })?;
+            } else if looks > 0 {
+                looks -= 1;
+                again = Some(Instant::now() + LOOK);
             }
         }
         if ended {

@@ -10,12 +10,12 @@ use hull_sys::caps::CapSet;
 use super::create::pid_file;
 use super::exit_code;
 use crate::cli::Exec;
-use crate::log::Log;
+use crate::log::{Log, Said};
 use crate::spec::{self, absolute};
 use crate::state::{Record, Status, Store, no_group};
 use crate::supervise::{self, Signals};
 use crate::systemd;
-use crate::{console, descriptors, notify};
+use crate::{console, descriptors, join, notify};
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let (entry, record) = store.open(&args.id)?;
@@ -48,9 +48,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let process = record
         .process()
         .context("cannot exec in a stopped container")?;
-    let group = record
-        .open_cgroup(&host)?
-        .context("the container's control group is gone")?;
+    let group = join::group(&record, &host, &args.cgroup)?;
     // Where the caller may not move it into the group, systemd does so a moment later.
     let unit = record.systemd.as_ref().filter(|unit| unit.user);
     let elsewhere = unit.and_then(|_| no_group());
@@ -82,7 +80,7 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     hull_sys::proc::forget_arguments().context("cannot hide this program's arguments")?;
     let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &options)?;
     if let Some(unit) = unit
-        && let Err(error) = systemd::attach(unit, started.pid)
+        && let Err(error) = systemd::attach(unit, &below_unit(args), started.pid)
     {
         log.warn(&format!("{error:#}"));
     }
@@ -92,23 +90,31 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     if let (Some(socket), Some(terminal)) = (&socket, &started.terminal) {
         console::hand_over(socket, terminal)?;
     }
+    if let Some(path) = &args.pidfd_socket {
+        console::hand_pidfd(path, &started.pidfd)?;
+    }
     pid_file(args.pid_file.as_deref(), started.pid)?;
     match signals {
-        Some(signals) => supervise::wait(&started, &signals).map(exit_code),
+        Some(signals) => supervise::wait(&started, &signals, None).map(exit_code),
         None => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// The group below its own to which systemd brings the process.
+fn below_unit(args: &Exec) -> String {
+    let path = args.cgroup.first().map(|path| path.trim_matches('/'));
+    path.filter(|path| !path.is_empty())
+        .map_or_else(String::new, |path| format!("/{path}"))
 }
 
 /// The process of `-p`, or the container's own with the command and the flags.
 fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
     if let Some(file) = &args.process {
-        let process = spec::read_json(file)?;
-        let mut warnings = Vec::new();
-        let mut plan = spec::translate_process(&process, "process", &mut warnings)
+        let mut said = Said::default();
+        let mut plan = spec::read_process(file, &mut said)
+            .and_then(|process| spec::translate_process(&process, "process", &mut said))
             .with_context(|| format!("cannot use {}", file.display()))?;
-        for warning in warnings {
-            log.warn(&warning);
-        }
+        said.tell(log);
         plan.seccomp = record.process.seccomp.clone();
         plan.seccomp_listener = record.process.seccomp_listener.clone();
         return Ok(plan);
@@ -132,8 +138,10 @@ fn plan(args: &Exec, record: &Record, log: &Log) -> Result<ProcessPlan> {
         plan.cwd = absolute("--cwd", cwd)?;
     }
     for name in &args.cap {
-        let cap = CapSet::from_name(name)
-            .with_context(|| format!("--cap: unknown capability {name:?}"))?;
+        let Some(cap) = CapSet::from_name(name) else {
+            log.warn(&format!("--cap: unknown capability {name:?} is left out"));
+            continue;
+        };
         plan.capabilities.extend(
             cap.names()
                 .iter()

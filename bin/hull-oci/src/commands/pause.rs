@@ -9,7 +9,9 @@ use crate::state::{Status, Store};
 
 pub(crate) fn pause(args: &Id, store: &Store) -> Result<()> {
     match find(args, store)? {
-        (Status::Running | Status::Created, Some(group)) => Ok(group.freeze()?),
+        (Status::Running | Status::Created, Some(group)) => group
+            .freeze()
+            .context("cannot freeze the container's processes"),
         (status, _) => bail!("container not running: it is {}", status.name()),
     }
 }

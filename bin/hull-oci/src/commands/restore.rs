@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use hull_container::{Host, Started};
 use hull_proto::plan::Namespace;
 use hull_sys::cgroup::Cgroup;
@@ -16,7 +16,7 @@ use rustix::mount::{UnmountFlags, mount_bind_recursive, unmount};
 use rustix::process::Pid;
 
 use super::checkpoint::DESCRIPTORS;
-use super::create::{pid_file, record};
+use super::create::{pid_file, record, start_unit};
 use super::exit_code;
 use crate::cli::{Create, Restore};
 use crate::criu::{self, Criu, Notice, opts};
@@ -24,7 +24,7 @@ use crate::log::Log;
 use crate::spec::{self, Translated};
 use crate::state::{Entry, Record, Store, start_time};
 use crate::supervise::{self, Signals};
-use crate::{console, rootless};
+use crate::{console, rootless, systemd};
 
 const SIGKILL: i32 = 9;
 
@@ -38,9 +38,7 @@ pub(crate) fn restore(
     let mut translated = spec::translate(&bundle, &args.id, &store.seccomp_cache())?;
     spec::place_cgroup(&translated.spec, &mut translated.plan, store.systemd)?;
     rootless::check(&translated.plan)?;
-    if translated.plan.cgroup.systemd.is_some() {
-        bail!("restore is not supported with --systemd-cgroup: name a path in linux.cgroupsPath");
-    }
+    translated.said.tell(log);
     let has_tty = translated.plan.process.tty;
     console::check(has_tty, args.detach, args.console_socket.as_deref())?;
     let folders = opts::Folders::open(&args.criu, "restore.log", false)?;
@@ -52,41 +50,60 @@ pub(crate) fn restore(
         }
         Some(Signals::collect()?)
     };
-    let host = Host::detect()?;
+    let mut host = Host::detect()?;
     let entry = store.create(&args.id)?;
-    let planned = match record(&like_create(args), &translated) {
-        Ok(planned) => planned,
+    let create = like_create(args);
+    let started = start_unit(&create, &mut translated, &entry, &host)
+        .and_then(|unit| Ok((record(&create, &translated)?, unit)));
+    let (planned, unit) = match started {
+        Ok(started) => started,
         Err(error) => {
             let _ = entry.remove();
             return Err(error);
         }
     };
+    if unit.is_some() {
+        host.hierarchies = host.hierarchies.from_mount_points();
+    }
     let attempt = Attempt {
         args,
         translated: &translated,
         host: &host,
         entry: &entry,
         planned: &planned,
+        unit: unit.as_ref(),
         folders: &folders,
         program,
     };
     let (group, started, record) = match attempt.run(log) {
         Ok(done) => done,
         Err(error) => {
+            if let Some(unit) = unit {
+                unit.undo();
+            }
+            spec::remove_parents(&planned.cgroup, &host);
             let _ = entry.remove();
             planned.hooks.after_delete(&planned, log);
             return Err(error);
         }
     };
+    // systemd keeps it for the restored process from here on.
+    drop(unit);
     record.hooks.after_start(&record, log);
     let Some(signals) = signals else {
         return Ok(ExitCode::SUCCESS);
     };
-    let status = supervise::wait(&started, &signals);
+    let status = supervise::wait(&started, &signals, None);
     let _ = group.kill_all();
+    if let Some(unit) = &record.systemd
+        && let Err(error) = systemd::stop(unit)
+    {
+        log.warn(&format!("{error:#}"));
+    }
     if let Err(error) = group.remove() {
         log.warn(&error.to_string());
     }
+    spec::remove_parents(&record.cgroup, &host);
     entry.remove()?;
     record.hooks.after_delete(&record, log);
     status.map(exit_code)
@@ -109,6 +126,8 @@ struct Attempt<'a> {
     host: &'a Host,
     entry: &'a Entry,
     planned: &'a Record,
+    /// The unit of systemd that its group is.
+    unit: Option<&'a systemd::Started>,
     folders: &'a opts::Folders,
     program: &'a OsStr,
 }
@@ -162,7 +181,11 @@ impl Attempt<'_> {
         let passed: Vec<_> = self.translated.fds.iter().map(OwnedFd::as_fd).collect();
         let criu = Criu::start(self.program, &passed)?;
         // What it makes is born in the group, under its limits.
-        for view in group.views() {
+        if let Some(unit) = self.unit.filter(|unit| unit.attaches()) {
+            unit.attach(criu.pid())?;
+        }
+        let by_hand = self.unit.is_none_or(|unit| !unit.attaches());
+        for view in group.views().iter().filter(|_| by_hand) {
             let file = view.path.join("cgroup.procs");
             fs::write(&file, criu.pid().to_string())
                 .with_context(|| format!("cannot write {}", file.display()))?;

@@ -10,6 +10,7 @@ use super::create::{Made, Manner, make};
 use super::{exit_code, start};
 use crate::cli::Run;
 use crate::log::Log;
+use crate::spec;
 use crate::state::Store;
 use crate::supervise::{self, Signals};
 use crate::systemd;
@@ -22,7 +23,12 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
     if args.detach {
         let made = make(&args.create, store, log, &manner)?;
         return match go(&made, store, log) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
+            Ok(()) => {
+                if let Some(ready) = &made.ready {
+                    ready.wait(&made.launched.process.pidfd, made.record.pid)?;
+                }
+                Ok(ExitCode::SUCCESS)
+            }
             Err(error) => {
                 let _ = pidfd::wait(&made.launched.process.pidfd, true);
                 clean_up(made, args, log)?;
@@ -36,7 +42,7 @@ pub(crate) fn run(args: &Run, store: &Store, log: &Log) -> Result<ExitCode> {
     }
     let made = make(&args.create, store, log, &manner)?;
     let started = go(&made, store, log);
-    let status = supervise::wait(&made.launched.process, &signals);
+    let status = supervise::wait(&made.launched.process, &signals, made.ready.as_ref());
     clean_up(made, args, log)?;
     started?;
     status.map(exit_code)
@@ -65,6 +71,7 @@ fn clean_up(made: Made, args: &Run, log: &Log) -> Result<()> {
         if let Err(error) = made.launched.cgroup.remove() {
             log.warn(&error.to_string());
         }
+        spec::remove_parents(&made.record.cgroup, &Host::detect()?);
         if made.launched.root_mount.is_some() {
             made.record.detach_root();
         }

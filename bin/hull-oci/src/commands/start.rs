@@ -6,6 +6,7 @@ use hull_sys::pidfd;
 
 use crate::cli::Id;
 use crate::log::Log;
+use crate::sdnotify::{self, Proxy};
 use crate::state::{Entry, Record, Status, Store};
 
 const SIGKILL: i32 = 9;
@@ -14,13 +15,22 @@ pub(crate) fn start(args: &Id, store: &Store, log: &Log) -> Result<()> {
     let (entry, record) = store.open(&args.id)?;
     let host = Host::detect()?;
     // Hooks run once, whoever else calls.
-    let _lock = if record.hooks.is_empty() {
+    let lock = if record.hooks.is_empty() && !sdnotify::is_wanted() {
         None
     } else {
         Some(entry.lock()?)
     };
     match record.status(&entry, &host)? {
-        Status::Created => begin(&entry, &record, store, &host, log),
+        Status::Created => {
+            let process = record.process();
+            let ready = Proxy::bind(&entry)?;
+            begin(&entry, &record, store, &host, log)?;
+            drop(lock);
+            match (ready, process) {
+                (Some(ready), Some(process)) => ready.wait(&process, record.pid),
+                _ => Ok(()),
+            }
+        }
         Status::Creating => bail!("cannot start a container that is still being created"),
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),

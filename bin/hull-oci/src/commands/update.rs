@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use hull_container::Host;
 use hull_proto::plan::CgroupPlan;
+use hull_sys::cgroup::CgroupError;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 
@@ -36,7 +37,8 @@ pub(crate) fn update(args: &Update, store: &Store, log: &Log) -> Result<()> {
     let mut warnings = Vec::new();
     spec::translate_resources(&resources, &mut plan, &mut warnings)?;
     if record.cgroup.is_empty() {
-        return Err(hull_sys::cgroup::CgroupError::NotAllowed.into());
+        return Err(CgroupError::NotAllowed)
+            .context("cannot set limits: the container has no control group");
     }
     let group = record
         .hierarchies(&host)

@@ -1,7 +1,10 @@
 //! `linux.cgroupsPath` of config.json in both forms: a path below the root of each hierarchy, or
 //! `slice:prefix:name` of a unit that systemd makes.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, bail};
+use hull_container::Host;
 use hull_proto::LaunchPlan;
 use hull_proto::oci::SystemdUnit;
 use oci_spec::runtime::Spec;
@@ -50,6 +53,16 @@ pub(crate) fn place(spec: &Spec, plan: &mut LaunchPlan, systemd: bool) -> Result
     plan.cgroup.extra.systemd = true;
     plan.cgroup.systemd = Some(unit);
     Ok(())
+}
+
+/// Removes the groups that are made for others by default, once nothing is in them any more.
+pub(crate) fn remove_parents(path: &str, host: &Host) {
+    let parents = Path::new(path).ancestors().skip(1);
+    for parent in parents.take_while(|dir| dir.starts_with(CGROUP_PARENT)) {
+        if let Some(parent) = parent.to_str() {
+            host.hierarchies.remove_empty(parent);
+        }
+    }
 }
 
 /// Whether root here is another user outside: systemd's own manager is not for such.

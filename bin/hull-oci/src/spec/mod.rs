@@ -2,6 +2,7 @@
 //! its field: a container that runs with less than was asked for is worse than none.
 
 mod block_io;
+mod capabilities;
 mod cgroups_path;
 mod device_rules;
 mod devices;
@@ -22,11 +23,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use hull_proto::LaunchPlan;
 use hull_proto::plan::RootFs;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use crate::hooks::{self, Hooks};
+use crate::log::Said;
 
-pub(crate) use cgroups_path::place as place_cgroup;
+pub(crate) use cgroups_path::{place as place_cgroup, remove_parents};
 pub(crate) use limit_error::{name_field, name_limit};
 pub(crate) use mounts::option_words;
 pub(crate) use process::translate as translate_process;
@@ -49,7 +51,7 @@ pub(crate) struct Translated {
     /// Programs run at points of its life.
     pub(crate) hooks: Hooks,
     /// What the user should know.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) said: Said,
     /// Descriptors of the caller that the program gets, from 3 on.
     pub(crate) preserve_fds: u32,
 }
@@ -80,6 +82,22 @@ pub(crate) fn parse_json<T: serde::de::DeserializeOwned>(bytes: &[u8], path: &Pa
     })
 }
 
+/// Reads a config.json that came from `path`.
+pub(crate) fn parse_config(bytes: &[u8], path: &Path, said: &mut Said) -> Result<Spec> {
+    const SETS: &str = "/process/capabilities";
+    capabilities::parse_known(bytes, path, SETS, &mut said.warnings)
+}
+
+/// Reads a process.json that came from `path`.
+pub(crate) fn parse_process(bytes: &[u8], path: &Path, said: &mut Said) -> Result<Process> {
+    capabilities::parse_known(bytes, path, "/capabilities", &mut said.warnings)
+}
+
+/// Reads the file of `exec --process`.
+pub(crate) fn read_process(path: &Path, said: &mut Said) -> Result<Process> {
+    parse_process(&read_bounded(path)?, path, said)
+}
+
 fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let mut bytes = Vec::new();
@@ -95,8 +113,13 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>> {
 /// Reads the bundle's config.json and translates it for the container `id`.
 pub(crate) fn translate(bundle: &Path, id: &str, seccomp_cache: &Path) -> Result<Translated> {
     let config = bundle.join(CONFIG_FILE);
-    let spec: Spec = read_json(&config)?;
-    translate_spec(spec, bundle, id, seccomp_cache)
+    let mut said = Said::default();
+    let bytes = read_bounded(&config)?;
+    let spec = parse_config(&bytes, &config, &mut said)?;
+    drop(bytes);
+    // What reads JSON is the largest part of the program, and done.
+    hull_sys::memory::unmap_code();
+    translate_spec(spec, bundle, id, seccomp_cache, said)
 }
 
 /// Translates what a config.json in `bundle` says.
@@ -105,6 +128,7 @@ pub(crate) fn translate_spec(
     bundle: &Path,
     id: &str,
     seccomp_cache: &Path,
+    mut said: Said,
 ) -> Result<Translated> {
     check_version(spec.version())?;
     unsupported("vm", spec.vm().is_some())?;
@@ -118,8 +142,6 @@ pub(crate) fn translate_spec(
         ..LaunchPlan::default()
     };
     let mut fds = Vec::new();
-    let mut warnings = Vec::new();
-
     let root = spec
         .root()
         .as_ref()
@@ -142,15 +164,15 @@ pub(crate) fn translate_spec(
         .process()
         .as_ref()
         .context("config.json: process is missing")?;
-    plan.process = process::translate(process, "process", &mut warnings)?;
+    plan.process = process::translate(process, "process", &mut said)?;
     let linux = spec
         .linux()
         .as_ref()
         .context("config.json: linux is missing")?;
     let label = linux.mount_label().as_deref().unwrap_or_default();
     let given = spec.mounts().as_deref().unwrap_or_default();
-    plan.mounts = mounts::translate_all(given, bundle, label, &mut warnings)?;
-    linux::translate(linux, &mut plan, &mut fds, &mut warnings)?;
+    plan.mounts = mounts::translate_all(given, bundle, label, &mut said.warnings)?;
+    linux::translate(linux, &mut plan, &mut fds, &mut said.warnings)?;
     let root = linux.rootfs_propagation().as_deref().unwrap_or_default();
     mounts::confine_shared(&mut plan.mounts, root);
     seccomp::translate(linux, &mut plan.process)?;
@@ -170,7 +192,7 @@ pub(crate) fn translate_spec(
         fds,
         hooks: hooks.unwrap_or_default(),
         spec,
-        warnings,
+        said,
         preserve_fds: 0,
     })
 }

@@ -8,16 +8,13 @@ use hull_proto::plan::{PlanUser, ProcessPlan};
 use oci_spec::runtime::{Capabilities, PosixRlimit, PosixRlimitType, Process};
 
 use super::{absolute, schedule, unsupported};
+use crate::log::Said;
 
 /// `RLIM_INFINITY`.
 const UNLIMITED: u64 = u64::MAX;
 
 /// Translates; `field` is the path of the process in its file.
-pub(crate) fn translate(
-    process: &Process,
-    field: &str,
-    warnings: &mut Vec<String>,
-) -> Result<ProcessPlan> {
+pub(crate) fn translate(process: &Process, field: &str, said: &mut Said) -> Result<ProcessPlan> {
     let at = |name: &str| format!("{field}.{name}");
     unsupported(&at("commandLine"), process.command_line().is_some())?;
 
@@ -30,7 +27,7 @@ pub(crate) fn translate(
         bail!("config.json: {}[{index}] has no '='", at("env"));
     }
     let user = process.user();
-    let (capabilities, ambient, inheritable) = capabilities(process, field, warnings)?;
+    let (capabilities, ambient, inheritable) = capabilities(process, field, said)?;
     let console_size = match process.console_size() {
         Some(size) => match (u16::try_from(size.height()), u16::try_from(size.width())) {
             (Ok(rows), Ok(columns)) => Some((rows, columns)),
@@ -71,7 +68,7 @@ pub(crate) fn translate(
 fn capabilities(
     process: &Process,
     field: &str,
-    warnings: &mut Vec<String>,
+    said: &mut Said,
 ) -> Result<(Vec<String>, Vec<String>, Vec<String>)> {
     let Some(sets) = process.capabilities() else {
         return Ok((Vec::new(), Vec::new(), Vec::new()));
@@ -91,7 +88,7 @@ fn capabilities(
     // The kernel refuses an ambient capability that is not inheritable, too.
     let ambient: BTreeSet<String> = wanted.intersection(&inheritable).cloned().collect();
     if ambient != wanted {
-        warnings.push(format!(
+        said.details.push(format!(
             "{field}.capabilities.ambient: those that are not inheritable, too, have no effect"
         ));
     }

@@ -196,10 +196,11 @@ impl Systemd {
         Ok(())
     }
 
-    fn attach(&mut self, unit: &str, pid: u32) -> Result<()> {
+    /// `below` is a group in that of the unit, as an absolute path; empty is the unit's own.
+    fn attach(&mut self, unit: &str, below: &str, pid: u32) -> Result<()> {
         let body = vec![
             Value::text(unit),
-            Value::text(""),
+            Value::text(below),
             Value::Array("u".to_owned(), vec![Value::U32(pid)]),
         ];
         self.manager("AttachProcessesToUnit", body)
@@ -248,7 +249,7 @@ impl Started {
 
     /// Has systemd bring a process into the unit.
     pub(crate) fn attach(&self, pid: u32) -> Result<()> {
-        self.systemd.borrow_mut().attach(&self.unit, pid)
+        self.systemd.borrow_mut().attach(&self.unit, "", pid)
     }
 }
 
@@ -308,11 +309,11 @@ pub(crate) fn stop(unit: &SystemdUnit) -> Result<()> {
 }
 
 /// Brings one more process into the unit of a container, if its user may not do so himself.
-pub(crate) fn attach(unit: &SystemdUnit, pid: u32) -> Result<()> {
+pub(crate) fn attach(unit: &SystemdUnit, below: &str, pid: u32) -> Result<()> {
     if !unit.user {
         return Ok(());
     }
-    Systemd::connect(&Address::of(true)?)?.attach(&unit.unit, pid)
+    Systemd::connect(&Address::of(true)?)?.attach(&unit.unit, below, pid)
 }
 
 /// Tells systemd of other limits: it would set its own back when it is reloaded.

@@ -78,6 +78,14 @@ pub enum CgroupError {
          of the cgroup v2 tree, or be root"
     )]
     NotAllowed,
+    /// A group below another cannot be used.
+    #[error("cannot use the control group {path:?} below the container's: {reason}")]
+    Below {
+        /// As it was given.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
     /// Waiting took too long.
     #[error("processes of control group {} did not {action} in time", path.display())]
     Timeout {
@@ -105,6 +113,8 @@ impl CgroupError {
 const MAX_FILE_BYTES: usize = 4 << 20;
 /// Deepest nesting below a group that is walked.
 const MAX_DEPTH: usize = 16;
+/// How often a group is made whose parents vanish.
+const CREATE_TRIES: u32 = 64;
 /// How long removal waits for dying processes to leave, and how often it looks.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(2);
 const REMOVE_PAUSE: Duration = Duration::from_millis(10);
@@ -146,6 +156,8 @@ impl Dir {
 
     /// Makes `base/path` with its parents. If some are missing, `parent_made` is called with each
     /// of them, outermost first, and `made` gets those that were new.
+    ///
+    /// A parent may vanish meanwhile, with the last group in it: then it is made anew.
     pub(crate) fn create(
         base: &Path,
         path: &str,
@@ -153,27 +165,50 @@ impl Dir {
         mut parent_made: impl FnMut(&Dir) -> CgroupResult<()>,
     ) -> CgroupResult<Self> {
         let full = base.join(path.trim_start_matches('/'));
-        match rustix::fs::mkdir(&full, Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(Errno::NOENT) => {
-                let mut parent = base.to_owned();
-                let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
-                while let Some(part) = parts.next() {
-                    parent.push(part);
-                    let is_parent = parts.peek().is_some();
-                    match rustix::fs::mkdir(&parent, Mode::from_raw_mode(0o755)) {
-                        Ok(()) if is_parent => made.push(parent.clone()),
-                        Ok(()) | Err(Errno::EXIST) => {}
-                        Err(error) => return Err(io("make control group", parent, error)),
-                    }
-                    if is_parent && let Some(dir) = Self::open(parent.clone())? {
-                        parent_made(&dir)?;
+        for _ in 0..CREATE_TRIES {
+            match rustix::fs::mkdir(&full, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {
+                    if let Some(dir) = Self::open(full.clone())? {
+                        return Ok(dir);
                     }
                 }
+                Err(Errno::NOENT) => Self::create_parents(base, path, made, &mut parent_made)?,
+                Err(error) => return Err(io("make control group", full, error)),
             }
-            Err(error) => return Err(io("make control group", full, error)),
         }
-        Self::open(full.clone())?.ok_or_else(|| io("open", full, Errno::NOENT))
+        Err(io("make control group", full, Errno::NOENT))
+    }
+
+    /// The directories above `base/path`. Returns early if one vanishes.
+    fn create_parents(
+        base: &Path,
+        path: &str,
+        made: &mut Vec<PathBuf>,
+        parent_made: &mut impl FnMut(&Dir) -> CgroupResult<()>,
+    ) -> CgroupResult<()> {
+        let mut parent = base.to_owned();
+        let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
+            if parts.peek().is_none() {
+                break;
+            }
+            parent.push(part);
+            match rustix::fs::mkdir(&parent, Mode::from_raw_mode(0o755)) {
+                Ok(()) if !made.contains(&parent) => made.push(parent.clone()),
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(Errno::NOENT) => return Ok(()),
+                Err(error) => return Err(io("make control group", parent, error)),
+            }
+            if let Some(dir) = Self::open(parent.clone())? {
+                match parent_made(&dir) {
+                    Err(error) if matches!(error.errno(), Some(Errno::NODEV | Errno::NOENT)) => {
+                        return Ok(());
+                    }
+                    done => done?,
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn file(&self, name: &str, flags: OFlags) -> CgroupResult<OwnedFd> {

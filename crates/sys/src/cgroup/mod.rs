@@ -6,6 +6,7 @@
 //! not be written, that is under delegation).
 
 mod absent;
+mod below;
 mod detect;
 mod dir;
 mod extra;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 
+pub use below::Below;
 pub use detect::Hierarchies;
 pub use dir::CgroupError;
 pub use v2_limits::weight_of_shares;

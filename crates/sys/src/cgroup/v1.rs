@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 use super::detect::{Hierarchies, V1};
 use super::dir::{Dir, io, value};
 use super::extra::Asked;
+use super::below::{self, Below};
 use super::{
     Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, v1_devices, v1_limits, v2,
 };
@@ -30,6 +31,9 @@ const EXTEND_LOOKS: u32 = 8;
 
 /// How long freezing and killing may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Parents above a cpuset that others may be making right now.
+const MAX_NEW_PARENTS: usize = 16;
 
 /// A limit at or above this is none: the kernel writes 2⁶³ rounded down to a page.
 const NO_LIMIT: u64 = 1 << 62;
@@ -164,6 +168,49 @@ impl Group {
         }
     }
 
+    /// Groups below that of `path` which are there already; hierarchies that `below` does not name
+    /// keep to the group itself.
+    pub(crate) fn open_below(
+        hierarchies: &Hierarchies,
+        path: &str,
+        below: &[Below],
+    ) -> CgroupResult<Self> {
+        let path = path.trim_start_matches('/');
+        let mut members = Vec::new();
+        for v1 in &hierarchies.v1 {
+            let own = v1.mount.join(path);
+            let Some(dir) = Dir::open(own.clone())? else {
+                continue;
+            };
+            let dir = match below::of_hierarchy(below, &v1.controllers)? {
+                Some(inner) => below::open(&own, inner)?,
+                None => dir,
+            };
+            members.push(member(v1, dir));
+        }
+        let has = |name: &str| {
+            let mut all = members.iter().flat_map(|member| &member.controllers);
+            all.any(|controller| below::is_name(controller, name))
+        };
+        if let Some(missing) = below.iter().find(|b| !b.is_for_all() && !has(&b.controller)) {
+            return Err(missing.unusable("the container has no group of that controller"));
+        }
+        if members.is_empty() {
+            return Err(CgroupError::NotAllowed);
+        }
+        if let Some(mount) = &hierarchies.v2
+            && let Some(dir) = Dir::open(mount.join(path))?
+        {
+            members.push(Member {
+                controllers: SHARED.map(str::to_owned).to_vec(),
+                name: "unified".to_owned(),
+                dir,
+                is_v2: true,
+            });
+        }
+        Self::from_members(members, Vec::new())
+    }
+
     /// Makes the directories that are missing and brings the processes into them.
     pub(crate) fn extend(
         hierarchies: &Hierarchies,
@@ -248,8 +295,12 @@ fn member(v1: &V1, dir: Dir) -> Member {
     }
 }
 
-/// A new v1 cpuset is empty and takes no process: fill it from its parent.
+/// A new v1 cpuset is empty and takes no process: fill it from its parent, which may be as new.
 fn inherit_cpuset(dir: &Dir) -> CgroupResult<()> {
+    inherit_cpuset_within(dir, MAX_NEW_PARENTS)
+}
+
+fn inherit_cpuset_within(dir: &Dir, levels: usize) -> CgroupResult<()> {
     let Some(parent) = dir.path.parent().map(std::path::Path::to_owned) else {
         return Ok(());
     };
@@ -258,6 +309,9 @@ fn inherit_cpuset(dir: &Dir) -> CgroupResult<()> {
     };
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if dir.read(file)?.trim().is_empty() {
+            if parent.read(file)?.trim().is_empty() && levels > 0 {
+                inherit_cpuset_within(&parent, levels - 1)?;
+            }
             dir.write(file, parent.read(file)?.trim())?;
         }
     }

@@ -8,6 +8,7 @@ use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 use rustix::fs::OFlags;
 
+use super::below::{self, Below};
 use super::detect::Hierarchies;
 use super::dir::{Dir, io, value};
 use super::extra::Asked;
@@ -73,6 +74,26 @@ impl Group {
             Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NODEV)) => Ok(None),
             group => group.map(Some),
         }
+    }
+
+    /// A group below that of `path` which is there already.
+    pub(crate) fn open_below(
+        hierarchies: &Hierarchies,
+        path: &str,
+        below: &[Below],
+        features: Features,
+    ) -> CgroupResult<Self> {
+        if let Some(named) = below.iter().find(|b| !b.is_for_all()) {
+            return Err(named.unusable("cgroup v2 has one tree: leave the controller away"));
+        }
+        let own = hierarchies
+            .v2_base_for(path)
+            .join(path.trim_start_matches('/'));
+        let dir = match below.first() {
+            Some(inner) => below::open(&own, inner)?,
+            None => Dir::open(own.clone())?.ok_or_else(|| io("open", own, Errno::NOENT))?,
+        };
+        Self::new(dir, features)
     }
 
     fn new(dir: Dir, features: Features) -> CgroupResult<Self> {
