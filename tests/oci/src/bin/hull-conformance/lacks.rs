@@ -201,11 +201,6 @@ const RUNC: &[Lack] = &[
         "was not refused",
     ),
     lack(
-        "refused.capability-unknown",
-        "leaves it out",
-        "was not refused",
-    ),
-    lack(
         "refused.memory-policy",
         "does not know the field",
         "was not refused",
@@ -341,11 +336,6 @@ const CRUN: &[Lack] = &[
     lack(
         "refused.cwd-relative",
         "does not look at it",
-        "was not refused",
-    ),
-    lack(
-        "refused.capability-unknown",
-        "leaves it out",
         "was not refused",
     ),
     lack(

@@ -62,6 +62,12 @@ pub(crate) fn cases() -> Vec<Case> {
             "~00000000000000e3",
         ),
         Case::says(
+            "process.capabilities.unknown",
+            vec![("/process/capabilities/bounding/-", json!("CAP_NONSENSE"))],
+            "grep CapBnd /proc/self/status",
+            "~00000000000000e3",
+        ),
+        Case::says(
             "process.capabilities.effective",
             vec![],
             "grep CapEff /proc/self/status",

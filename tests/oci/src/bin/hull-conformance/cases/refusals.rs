@@ -17,12 +17,6 @@ pub(crate) fn cases() -> Vec<Case> {
         ("refused.args-empty", "/process/args", json!([]), "args"),
         ("refused.cwd-relative", "/process/cwd", json!("tmp"), "cwd"),
         (
-            "refused.capability-unknown",
-            "/process/capabilities/bounding",
-            json!(["CAP_NONSENSE"]),
-            "capabilities",
-        ),
-        (
             "refused.root-missing",
             "/root/path",
             json!("missing"),
