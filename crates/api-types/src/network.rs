@@ -146,6 +146,22 @@ wire! {
 }
 
 wire! {
+    /// Body of `POST /networks/{id}/connect`.
+    pub struct NetworkConnectRequest {
+        container: String,
+        endpoint_config: Option<EndpointSettings>,
+    }
+}
+
+wire! {
+    /// Body of `POST /networks/{id}/disconnect`.
+    pub struct NetworkDisconnectRequest {
+        container: String,
+        force: bool,
+    }
+}
+
+wire! {
     /// Reply of `POST /networks/create`.
     #[derive(Eq)]
     pub struct NetworkCreateResponse {

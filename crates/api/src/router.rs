@@ -112,6 +112,6 @@ fn other_routes() -> Router<Arc<Engine>> {
             "/networks/{name}",
             get(networks::inspect).delete(networks::remove),
         )
-        .route("/networks/{name}/connect", post(networks::create))
-        .route("/networks/{name}/disconnect", post(networks::create))
+        .route("/networks/{name}/connect", post(networks::connect))
+        .route("/networks/{name}/disconnect", post(networks::disconnect))
 }

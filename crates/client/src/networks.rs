@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use hull_api_types::network::{
-    NetworkCreateRequest, NetworkCreateResponse, NetworkResource, NetworksPruneResponse,
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    NetworkResource, NetworksPruneResponse,
 };
 use hyper::Method;
 
@@ -45,6 +46,36 @@ impl Client {
             Method::DELETE,
             &format!("/networks/{}", segment(id)),
             RequestBody::Empty,
+        )
+        .await
+        .map(drop)
+    }
+
+    /// `POST /networks/{id}/connect`.
+    pub async fn network_connect(
+        &self,
+        id: &str,
+        request: &NetworkConnectRequest,
+    ) -> Result<(), ClientError> {
+        self.bytes(
+            Method::POST,
+            &format!("/networks/{}/connect", segment(id)),
+            RequestBody::json(request),
+        )
+        .await
+        .map(drop)
+    }
+
+    /// `POST /networks/{id}/disconnect`.
+    pub async fn network_disconnect(
+        &self,
+        id: &str,
+        request: &NetworkDisconnectRequest,
+    ) -> Result<(), ClientError> {
+        self.bytes(
+            Method::POST,
+            &format!("/networks/{}/disconnect", segment(id)),
+            RequestBody::json(request),
         )
         .await
         .map(drop)

@@ -44,7 +44,7 @@ pub use events::Event;
 pub use filters::Filters;
 pub use hull_registry::Credentials;
 pub use hull_state::ContainerRecord;
-pub use hull_state::{ContainerState, Endpoint, Health, MountPoint};
+pub use hull_state::{ContainerState, Endpoint, Health, Join, MountPoint, NetworkRecord, Place};
 pub use settings::{Overrides, Settings};
 pub use system::info::{DiskUsage, Info, Wanted};
 
@@ -76,6 +76,8 @@ pub struct Engine {
     pub(crate) volumes: VolumeStore,
     /// The default network, or why there is none on this host.
     pub(crate) network: Result<Network, String>,
+    /// The networks that users made.
+    pub(crate) own_networks: networks::Networks,
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
@@ -111,7 +113,7 @@ impl Engine {
             tracing::error!(
                 id,
                 reason,
-                "a container's record cannot be read: it is left alone"
+                "a record cannot be read: it is left alone"
             );
         }
         let found = reconcile::find(&settings, loaded.containers).await;
@@ -124,6 +126,7 @@ impl Engine {
             }
             Err(why) => tracing::warn!("{why}"),
         }
+        let own_networks = networks::Networks::open(&settings, loaded.networks, &found).await;
         let snapshots = Overlay::open(&settings.data_dir.join("snapshot"))
             .map_err(internal("cannot open the writable layers"))?;
         let snapshots = Arc::new(snapshots);
@@ -140,6 +143,7 @@ impl Engine {
             containers: Registry::default(),
             execs: Execs::default(),
             network,
+            own_networks,
             isolated: IsolatedPool::start(settings.pool_size.min(ISOLATED))
                 .map_err(|e| Error::internal("cannot start a thread", e))?,
             events: Events::default(),

@@ -1,12 +1,21 @@
-//! The networks there are: the default bridge, none and host.
+//! The networks there are: the default bridge, none and host, and those that users made.
+
+mod join;
+mod make;
+pub(crate) mod names;
+mod own;
 
 use hull_model::{Error, ErrorKind, Result};
-use hull_network::{LiveEndpoint, Network, NetworkConfig, NetworkInfo, OpenError};
-use hull_state::{ContainerRecord, Endpoint};
+pub use hull_network::NetworkInfo;
+use hull_network::{LiveEndpoint, Network, NetworkConfig, OpenError};
+use hull_state::{ContainerRecord, Endpoint, NetworkRecord};
 
 use crate::reconcile::Found;
 use crate::settings::Settings;
 use crate::{Engine, containers};
+
+pub use make::{Created, NewNetwork};
+pub(crate) use own::Networks;
 
 /// A network as it is listed.
 #[derive(Debug, Clone)]
@@ -14,11 +23,15 @@ pub struct NetworkDescription {
     /// Its id: 64 hex digits, the same on each start.
     pub id: String,
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Its driver.
     pub driver: &'static str,
     /// Of the bridge: subnet, gateway, options.
     pub bridge: Option<NetworkInfo>,
+    /// What its user asked for, if one made it.
+    pub own: Option<NetworkRecord>,
+    /// What DNS says there, of networks that users made.
+    pub names: Vec<(String, Vec<std::net::Ipv4Addr>)>,
     /// The running containers in it.
     pub containers: Vec<ContainerRecord>,
 }
@@ -37,16 +50,7 @@ pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Result<Networ
         ),
         None => None,
     };
-    let live: Vec<LiveEndpoint> = found
-        .iter()
-        .filter(|f| f.live())
-        .filter_map(|f| f.record().endpoint.as_ref())
-        .map(|e| LiveEndpoint {
-            address: e.address,
-            host_veth: e.veth.clone(),
-            ports: e.ports.clone(),
-        })
-        .collect();
+    let live = live(found, &default_id(settings, "bridge"), true);
     match Network::open(config, &live) {
         Ok(network) => Ok(Ok(network)),
         Err(error @ OpenError::Kernel { .. }) => {
@@ -60,19 +64,41 @@ pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Result<Networ
     }
 }
 
+/// The places on a network that are in use: those of the default one stand apart in the records of
+/// containers that have no other.
+fn live(found: &[Found], network: &str, default: bool) -> Vec<LiveEndpoint> {
+    let of_one = |record: &ContainerRecord| -> Vec<LiveEndpoint> {
+        let places = record.places.iter().filter(|p| p.network == network);
+        let alone = record.endpoint.iter().filter(|_| default);
+        alone
+            .chain(places.map(|place| &place.endpoint))
+            .map(|e| LiveEndpoint {
+                address: e.address,
+                host_veth: e.veth.clone(),
+                ports: e.ports.clone(),
+            })
+            .collect()
+    };
+    let running = found.iter().filter(|f| f.live());
+    running.flat_map(|f| of_one(f.record())).collect()
+}
+
+/// The id of a network that is always there. Derived from what tells daemons apart, so that it is
+/// stable.
+fn default_id(settings: &Settings, name: &str) -> String {
+    id_of(&format!("{name}:{}", settings.bridge))
+}
+
 impl Engine {
-    /// Gives an address and its ports back.
+    /// Gives an address on the default network and its ports back.
     pub(crate) fn free_endpoint(&self, endpoint: &Endpoint) {
         let Ok(network) = &self.network else { return };
-        if let Err(error) = network.release(endpoint.address) {
-            tracing::warn!(%error, address = %endpoint.address, "cannot take back published ports");
-        }
+        give_back(network, endpoint);
     }
 
-    /// The id of one of them by its name. Derived from what tells daemons apart, so that it is
-    /// stable.
+    /// The id of one of those that are always there, by its name.
     pub fn network_id(&self, name: &str) -> String {
-        id_of(&format!("{name}:{}", self.settings.bridge))
+        default_id(&self.settings, name)
     }
 
     /// The default network.
@@ -103,31 +129,71 @@ impl Engine {
             .map(|c| c.record())
             .filter(|r| r.state.is_running())
             .collect();
-        [("bridge", "bridge"), ("host", "host"), ("none", "null")]
+        let inside = |id: &str, name: &str| {
+            let mode = |r: &ContainerRecord| {
+                r.joins.is_none() && containers::network_name(&r.spec.network) == name
+            };
+            let place = |r: &ContainerRecord| r.places.iter().any(|p| p.network == id);
+            let all = running.iter().filter(|r| mode(r) || place(r));
+            all.cloned().collect::<Vec<_>>()
+        };
+        let always = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+        let mut list: Vec<_> = always
             .into_iter()
             .map(|(name, driver)| NetworkDescription {
                 id: self.network_id(name),
-                name,
+                name: name.to_owned(),
                 driver,
                 bridge: self.network_info().filter(|_| name == "bridge"),
-                containers: running
-                    .iter()
-                    .filter(|r| containers::network_name(&r.spec.network) == name)
-                    .cloned()
-                    .collect(),
+                own: None,
+                names: Vec::new(),
+                containers: inside(&self.network_id(name), name),
             })
-            .collect()
+            .collect();
+        for own in self.own_networks.all() {
+            let id = own.record.id.clone();
+            list.push(NetworkDescription {
+                name: own.record.name.clone(),
+                driver: "bridge",
+                bridge: own.network.as_ref().ok().map(Network::info),
+                own: Some(own.record.clone()),
+                names: self.own_networks.names.zones().list(&id),
+                containers: inside(&id, ""),
+                id,
+            });
+        }
+        list
     }
 
-    /// One of them, by name or beginning of its id.
+    /// One of them, by name, id or beginning of its id, in this order.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, or `InvalidArgument` if several ids begin so.
     pub fn network(&self, key: &str) -> Result<NetworkDescription> {
-        self.networks()
-            .into_iter()
-            .find(|n| n.name == key || (!key.is_empty() && n.id.starts_with(key)))
-            .ok_or_else(|| Error::not_found(format!("network {key} not found")))
+        let mut all = self.networks();
+        let exact = all.iter().position(|n| n.name == key || n.id == key);
+        if let Some(index) = exact {
+            return Ok(all.swap_remove(index));
+        }
+        all.retain(|n| !key.is_empty() && n.id.starts_with(key));
+        match all.len() {
+            0 => Err(Error::not_found(format!("network {key} not found"))),
+            1 => Ok(all.swap_remove(0)),
+            _ => Err(Error::invalid(format!(
+                "network {key} is ambiguous ({} matches found on ID prefix)",
+                all.len()
+            ))),
+        }
+    }
+}
+
+/// Gives an address and its ports back, unless they have become another's.
+fn give_back(network: &Network, endpoint: &Endpoint) {
+    if !network.holds(endpoint.address, &endpoint.veth) {
+        return;
+    }
+    if let Err(error) = network.release(endpoint.address) {
+        tracing::warn!(%error, address = %endpoint.address, "cannot take back published ports");
     }
 }
 

@@ -111,6 +111,7 @@ impl Engine {
                 let container = Container::new(record.clone());
                 container.set_shim(Some(shim));
                 self.containers.insert(Arc::clone(&container));
+                self.announce(&record);
                 for (exec, pid) in status.execs {
                     self.exec_adopt(&record.id, &exec, pid);
                 }

@@ -293,6 +293,8 @@ pub enum NetworkMode {
     Host,
     /// Another container's, by name or id.
     Container(String),
+    /// A network of the user's own, by name or id.
+    Network(String),
 }
 
 /// Which namespace of a kind it lives in.

@@ -131,6 +131,15 @@ impl Network {
         })
     }
 
+    /// Whether the endpoint with this address is the one with this link, not a later one.
+    pub fn holds(&self, address: Ipv4Addr, host_veth: &str) -> bool {
+        let members = self.core.members();
+        members
+            .attached
+            .get(&address)
+            .is_some_and(|veth| veth == host_veth)
+    }
+
     /// As [`Network::release`], but the link is gone on return. Takes some 20 ms.
     ///
     /// # Errors

@@ -69,3 +69,11 @@ pub fn sweep_bridges(
     }
     Ok(swept)
 }
+
+/// Whether the host has an interface of that name.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn interface_exists(name: &str) -> Result<bool, NetlinkError> {
+    Ok(Route::open()?.link(name)?.is_some())
+}

@@ -5,6 +5,7 @@
 //! to outlive one ask for it ([`Durability::Disk`]). Reading happens once, at start: the
 //! engine's maps are the cache.
 
+mod network;
 mod record;
 
 use std::path::{Path, PathBuf};
@@ -12,13 +13,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, params};
 
-pub use record::{ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint};
+pub use network::{Join, NetworkRecord};
+pub use record::{
+    ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint, Place,
+};
 
 /// Bytes kept back on the disk, so that ends and removals can be recorded when it is full.
 const RESERVE: usize = 512 << 10;
 
 /// Version of the schema this build writes.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// What a commit must survive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +58,7 @@ pub enum StateError {
         found: i64,
     },
     /// A record could not be encoded.
-    #[error("record of container {id} cannot be encoded")]
+    #[error("record {id} cannot be encoded")]
     Encode {
         /// Whose record.
         id: String,
@@ -76,6 +80,8 @@ pub struct State {
 pub struct Loaded {
     /// All containers.
     pub containers: Vec<ContainerRecord>,
+    /// All networks that users made.
+    pub networks: Vec<NetworkRecord>,
     /// Ids whose record could not be read, with the reason; the caller reports them and lets
     /// them be.
     pub unreadable: Vec<(String, String)>,
@@ -118,6 +124,14 @@ impl State {
                 )
                 .map_err(fail("make its tables"))?;
         }
+        if found < 2 {
+            connection
+                .execute_batch(
+                    "BEGIN; CREATE TABLE network (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+                     PRAGMA user_version=2; COMMIT;",
+                )
+                .map_err(fail("make the table of networks"))?;
+        }
         let state = Self {
             path: path.to_owned(),
             connection: Mutex::new(connection),
@@ -134,15 +148,13 @@ impl State {
         let connection = self.lock();
         let mut loaded = Loaded::default();
         let mut read = || -> rusqlite::Result<()> {
-            let mut statement = connection.prepare("SELECT id, record FROM container")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
-                match serde_json::from_str(&text) {
-                    Ok(record) => loaded.containers.push(record),
-                    Err(error) => loaded.unreadable.push((id, error.to_string())),
-                }
-            }
+            let Loaded {
+                containers,
+                networks,
+                unreadable,
+            } = &mut loaded;
+            read_table(&connection, "container", containers, unreadable)?;
+            read_table(&connection, "network", networks, unreadable)?;
             Ok(())
         };
         read().map_err(|source| self.error("read it", source))?;
@@ -173,6 +185,34 @@ impl State {
         self.write(durability, "delete a record", |connection| {
             connection
                 .prepare_cached("DELETE FROM container WHERE id = ?1")?
+                .execute(params![id])
+        })
+    }
+
+    /// Writes a network's record, new or changed.
+    ///
+    /// # Errors
+    /// If the disk is full or fails; the old record then stays.
+    pub fn put_network(&self, record: &NetworkRecord) -> Result<(), StateError> {
+        let text = serde_json::to_string(record).map_err(|source| StateError::Encode {
+            id: record.id.clone(),
+            source,
+        })?;
+        self.write(Durability::Disk, "write a network", |connection| {
+            connection
+                .prepare_cached("INSERT INTO network (id, record) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET record = ?2")?
+                .execute(params![record.id, text])
+        })
+    }
+
+    /// Forgets a network.
+    ///
+    /// # Errors
+    /// If the disk fails; the record then stays.
+    pub fn delete_network(&self, id: &str) -> Result<(), StateError> {
+        self.write(Durability::Disk, "delete a network", |connection| {
+            connection
+                .prepare_cached("DELETE FROM network WHERE id = ?1")?
                 .execute(params![id])
         })
     }
@@ -233,6 +273,25 @@ impl State {
     }
 }
 
+/// Reads the records of a table; bad ones are listed instead.
+fn read_table<T: serde::de::DeserializeOwned>(
+    connection: &Connection,
+    table: &str,
+    records: &mut Vec<T>,
+    unreadable: &mut Vec<(String, String)>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(&format!("SELECT id, record FROM {table}"))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, text): (String, String) = (row.get(0)?, row.get(1)?);
+        match serde_json::from_str(&text) {
+            Ok(record) => records.push(record),
+            Err(error) => unreadable.push((id, error.to_string())),
+        }
+    }
+    Ok(())
+}
+
 /// The disk had no room, or could not be written for another reason that room may mend.
 fn is_full(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
@@ -280,6 +339,37 @@ mod tests {
         let loaded = State::open(&path).unwrap().load().unwrap();
         assert_eq!(loaded.containers.len(), 1);
         assert_eq!(loaded.containers[0].name, "new");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn database_of_the_first_schema_gets_a_table_of_networks() {
+        let dir = folder("older");
+        let path = dir.join("state.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(
+                "CREATE TABLE container (id TEXT PRIMARY KEY, record TEXT NOT NULL) WITHOUT ROWID;
+                 INSERT INTO container VALUES ('a', '{\"id\":\"a\"}'); PRAGMA user_version=1;",
+            )
+            .unwrap();
+        let state = State::open(&path).unwrap();
+        let net = NetworkRecord {
+            id: "n".into(),
+            name: "front".into(),
+            ..NetworkRecord::default()
+        };
+        state.put_network(&net).unwrap();
+        let other = NetworkRecord {
+            id: "m".into(),
+            ..net.clone()
+        };
+        state.put_network(&other).unwrap();
+        state.delete_network("m").unwrap();
+        std::mem::forget(state);
+        let loaded = State::open(&path).unwrap().load().unwrap();
+        assert_eq!(loaded.containers[0].id, "a");
+        assert_eq!(loaded.networks, [net]);
         std::fs::remove_dir_all(dir).unwrap();
     }
 

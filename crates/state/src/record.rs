@@ -15,6 +15,8 @@ use hull_model::Digest;
 use hull_model::spec::{ContainerSpec, PublishedPort};
 use serde::{Deserialize, Serialize};
 
+use crate::network::Join;
+
 /// Everything known about a container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,8 +49,12 @@ pub struct ContainerRecord {
     pub stopped_by_user: bool,
     /// Its mounts, with volumes named.
     pub mounts: Vec<MountPoint>,
-    /// Its place on the network while it runs.
+    /// Its place on the default network while it runs, where that is the only one.
     pub endpoint: Option<Endpoint>,
+    /// The networks it joins at each start; `None` is what its mode says.
+    pub joins: Option<Vec<Join>>,
+    /// Its places on those while it runs.
+    pub places: Vec<Place>,
     /// Its health, where a check is configured.
     pub health: Option<Health>,
 }
@@ -149,6 +155,30 @@ pub struct Endpoint {
     pub veth: String,
     /// Published ports.
     pub ports: Vec<PublishedPort>,
+}
+
+/// A place on one of several networks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Place {
+    /// Id of the network.
+    pub network: String,
+    /// The interface as the container sees it.
+    pub interface: String,
+    /// Where it is.
+    pub endpoint: Endpoint,
+}
+
+impl ContainerRecord {
+    /// Every place it has on a network.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        let places = self.places.iter().map(|place| &place.endpoint);
+        self.endpoint.iter().chain(places)
+    }
+
+    /// Every port it has published.
+    pub fn published(&self) -> impl Iterator<Item = &PublishedPort> {
+        self.endpoints().flat_map(|endpoint| &endpoint.ports)
+    }
 }
 
 /// Health of a container.

@@ -1,16 +1,22 @@
-//! Networks: those that are always there.
+//! Networks: those that are always there, and those that users make.
+use std::collections::BTreeMap;
+
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::Uri;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::IntoResponse as _;
 use hull_api_types::network::{
-    Ipam, IpamConfig, NetworkContainer, NetworkResource, NetworksPruneResponse,
+    Ipam, IpamConfig, NetworkConnectRequest, NetworkContainer, NetworkCreateRequest,
+    NetworkCreateResponse, NetworkDisconnectRequest, NetworkResource, NetworksPruneResponse,
 };
 use hull_engine::Filters;
-use hull_engine::networks::NetworkDescription;
+use hull_engine::networks::{NetworkDescription, NewNetwork};
 
 use super::Eng;
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
+use crate::translate::create::join;
 use crate::translate::time;
 
 const FILTERS: [&str; 8] = [
@@ -35,24 +41,40 @@ pub(crate) async fn list(State(engine): Eng, uri: Uri) -> ApiResult {
 }
 
 fn matches(network: &NetworkDescription, filters: &Filters) -> bool {
+    let labels = network.own.as_ref().map(|own| own.labels.clone());
+    let kind = if network.own.is_some() {
+        "custom"
+    } else {
+        "builtin"
+    };
+    // Those that are always there are never in anybody's way.
+    let dangling = network.own.is_some() && network.containers.is_empty();
     filters.matches("name", |v| network.name.contains(v))
         && filters.matches("id", |v| network.id.starts_with(v))
         && filters.matches("driver", |v| network.driver == v)
         && filters.matches("scope", |v| v == "local")
-        && filters.matches("type", |v| v == "builtin")
-        && filters.matches("dangling", |v| matches!(v, "false" | "0"))
-        && filters.match_labels(&Default::default())
+        && filters.matches("type", |v| v == kind)
+        && filters.matches("dangling", |v| matches!(v, "true" | "1") == dangling)
+        && filters.match_labels(&labels.unwrap_or_default())
 }
 
 fn resource(network: &NetworkDescription) -> NetworkResource {
     let bridge = network.bridge.as_ref();
+    let own = network.own.as_ref();
     let config = bridge.map(|bridge| IpamConfig {
         subnet: bridge.subnet.to_string(),
         gateway: bridge.gateway.to_string(),
-        ..IpamConfig::default()
+        ip_range: own.map(|own| own.ip_range.clone()).unwrap_or_default(),
+        auxiliary_addresses: own
+            .iter()
+            .flat_map(|own| &own.aux_addresses)
+            .map(|(name, address)| (name.clone(), address.to_string()))
+            .collect(),
     });
     let containers = network.containers.iter().map(|record| {
-        let endpoint = record.endpoint.as_ref();
+        let place = record.places.iter().find(|p| p.network == network.id);
+        let place = place.map(|place| &place.endpoint);
+        let endpoint = place.or(record.endpoint.as_ref());
         let container = NetworkContainer {
             name: record.name.clone(),
             endpoint_id: record.id.clone(),
@@ -64,31 +86,18 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
         };
         (record.id.clone(), container)
     });
-    let options = bridge.map(|bridge| {
-        [
-            (
-                "com.docker.network.bridge.default_bridge",
-                "true".to_owned(),
-            ),
-            ("com.docker.network.bridge.enable_icc", "true".to_owned()),
-            (
-                "com.docker.network.bridge.enable_ip_masquerade",
-                "true".to_owned(),
-            ),
-            (
-                "com.docker.network.bridge.host_binding_ipv4",
-                "0.0.0.0".to_owned(),
-            ),
-            ("com.docker.network.bridge.name", bridge.bridge.clone()),
-            ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
-    });
+    let options = match (own, bridge) {
+        (Some(own), _) => own.options.clone(),
+        (None, Some(bridge)) => default_options(bridge),
+        (None, None) => Default::default(),
+    };
     NetworkResource {
-        name: network.name.into(),
+        name: network.name.clone(),
         id: network.id.clone(),
-        created: time::NEVER.into(),
+        created: own.map_or_else(
+            || time::NEVER.into(),
+            |own| time::rfc3339(own.created_at_ns),
+        ),
         scope: "local".into(),
         driver: network.driver.into(),
         enable_ipv4: true,
@@ -97,10 +106,35 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
             options: None,
             config: config.into_iter().collect(),
         },
+        internal: own.is_some_and(|own| own.internal),
+        attachable: own.is_some_and(|own| own.attachable),
+        labels: own.map(|own| own.labels.clone()).unwrap_or_default(),
         containers: containers.collect(),
-        options: options.unwrap_or_default(),
+        options,
         ..NetworkResource::default()
     }
+}
+
+fn default_options(bridge: &hull_engine::networks::NetworkInfo) -> BTreeMap<String, String> {
+    [
+        (
+            "com.docker.network.bridge.default_bridge",
+            "true".to_owned(),
+        ),
+        ("com.docker.network.bridge.enable_icc", "true".to_owned()),
+        (
+            "com.docker.network.bridge.enable_ip_masquerade",
+            "true".to_owned(),
+        ),
+        (
+            "com.docker.network.bridge.host_binding_ipv4",
+            "0.0.0.0".to_owned(),
+        ),
+        ("com.docker.network.bridge.name", bridge.bridge.clone()),
+        ("com.docker.network.driver.mtu", bridge.mtu.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// `GET /networks/{name}`
@@ -108,26 +142,87 @@ pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>) -> Api
     body::reply(&resource(&engine.network(&name)?))
 }
 
-/// `POST /networks/create` and what changes networks.
-pub(crate) async fn create() -> ApiError {
-    ApiError::not_implemented(
-        "networks of one's own are not built yet: this version of Hull has bridge, host, none and container:NAME",
-    )
+/// `POST /networks/create`
+pub(crate) async fn create(State(engine): Eng, headers: HeaderMap, body: Body) -> ApiResult {
+    let wire: NetworkCreateRequest = body::json(&headers, body).await?;
+    let made = engine.create_network(wanted(wire)?).await?;
+    let reply = NetworkCreateResponse {
+        id: made.id,
+        warning: made.warning,
+    };
+    body::reply_with(StatusCode::CREATED, &reply)
+}
+
+fn wanted(wire: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
+    if wire.ingress || wire.config_only || !matches!(wire.scope.as_str(), "" | "local") {
+        return Err(ApiError::not_implemented(
+            "networks of a swarm and networks that are configuration alone are not supported",
+        ));
+    }
+    if wire.enable_ipv6 == Some(true) || wire.enable_ipv4 == Some(false) {
+        return Err(ApiError::not_implemented(
+            "IPv6 on networks is not built yet: leave it out",
+        ));
+    }
+    if !matches!(wire.ipam.driver.as_str(), "" | "default") {
+        return Err(ApiError::not_implemented(
+            "address management other than the default one is not built yet",
+        ));
+    }
+    let bad = |text: &'static str| ApiError::new(StatusCode::BAD_REQUEST, text);
+    let mut ranges = wire.ipam.config.into_iter();
+    let range = ranges.next().unwrap_or_default();
+    if ranges.next().is_some() {
+        return Err(bad("a bridge has one subnet: leave the others out"));
+    }
+    Ok(NewNetwork {
+        name: wire.name,
+        driver: wire.driver,
+        subnet: range.subnet,
+        gateway: range.gateway,
+        ip_range: range.ip_range,
+        aux_addresses: range.auxiliary_addresses,
+        internal: wire.internal,
+        attachable: wire.attachable,
+        options: wire.options,
+        labels: wire.labels,
+    })
+}
+
+/// `POST /networks/{name}/connect`
+pub(crate) async fn connect(
+    State(engine): Eng,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
+    let wire: NetworkConnectRequest = body::json(&headers, body).await?;
+    let join = join(name.clone(), wire.endpoint_config.unwrap_or_default())?;
+    engine.connect(&name, &wire.container, join).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+/// `POST /networks/{name}/disconnect`
+pub(crate) async fn disconnect(
+    State(engine): Eng,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
+    let wire: NetworkDisconnectRequest = body::json(&headers, body).await?;
+    engine.disconnect(&name, &wire.container).await?;
+    Ok(StatusCode::OK.into_response())
 }
 
 /// `DELETE /networks/{name}`
 pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>) -> ApiResult {
-    let network = engine.network(&name)?;
-    Err(ApiError::new(
-        axum::http::StatusCode::FORBIDDEN,
-        format!(
-            "{} is a pre-defined network and cannot be removed",
-            network.name
-        ),
-    ))
+    engine.remove_network(&name).await?;
+    body::no_content()
 }
 
-/// `POST /networks/prune`: those that are always there are never unused.
-pub(crate) async fn prune() -> ApiResult {
-    body::reply(&NetworksPruneResponse::default())
+/// `POST /networks/prune`
+pub(crate) async fn prune(State(engine): Eng, uri: Uri) -> ApiResult {
+    let filters = Params::of(&uri).filters()?;
+    let networks_deleted = engine.prune_networks(&filters).await?;
+    body::reply(&NetworksPruneResponse { networks_deleted })
 }

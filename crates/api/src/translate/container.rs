@@ -12,21 +12,21 @@ use hull_api_types::inspect::{
 };
 use hull_api_types::network::{EndpointIpamConfig, EndpointSettings};
 use hull_model::spec::{self, ContainerSpec, Isolation, LogDriver, NamespaceMode, NetworkMode};
-use hull_state::{ContainerRecord, ContainerState as State};
+use hull_state::{ContainerRecord, ContainerState as State, Endpoint, Join};
 
 use super::{config, limits, mounts, ports, time};
 
 /// What Docker's clients know a store of layers on overlayfs by.
 pub(crate) const DRIVER: &str = "overlay2";
 
-/// The name of the network it has a place of its own on.
+/// The name of the network it has a place of its own on, of those that are always there.
 pub(crate) fn network_name(record: &ContainerRecord) -> Option<&'static str> {
     match &record.spec.network {
-        NetworkMode::Bridge => Some("bridge"),
+        NetworkMode::Bridge if record.joins.is_none() => Some("bridge"),
         NetworkMode::None => Some("none"),
         NetworkMode::Host => Some("host"),
-        // It shares another's and has none of its own.
-        NetworkMode::Container(_) => None,
+        // It shares another's and has none of its own, or it says what it joins.
+        NetworkMode::Container(_) | NetworkMode::Bridge | NetworkMode::Network(_) => None,
     }
 }
 
@@ -234,6 +234,7 @@ fn network_mode(mode: &NetworkMode) -> String {
         NetworkMode::None => "none".into(),
         NetworkMode::Host => "host".into(),
         NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Network(name) => name.clone(),
     }
 }
 
@@ -260,43 +261,82 @@ fn restart_policy(policy: spec::RestartPolicy) -> RestartPolicy {
 }
 
 fn endpoints(record: &ContainerRecord, network_id: String) -> BTreeMap<String, EndpointSettings> {
+    if let Some(joins) = &record.joins {
+        let of = |join: &Join| (join.name.clone(), joined(record, join));
+        return joins.iter().map(of).collect();
+    }
     let Some(name) = network_name(record) else {
         return BTreeMap::new();
     };
     let mut settings = EndpointSettings {
         network_id,
-        ipam_config: record.spec.ip.map(|ip| EndpointIpamConfig {
-            ipv4_address: ip.to_string(),
-            ..EndpointIpamConfig::default()
-        }),
         ..EndpointSettings::default()
     };
     if let Some(endpoint) = &record.endpoint {
+        place(&mut settings, &record.id, endpoint);
+    }
+    BTreeMap::from([(name.to_owned(), settings)])
+}
+
+/// A container's end on a network as it was asked for and, while it runs, as it is.
+fn joined(record: &ContainerRecord, join: &Join) -> EndpointSettings {
+    let short = record.id.get(..12).unwrap_or(&record.id).to_owned();
+    let mut names = vec![record.name.clone()];
+    names.extend(join.aliases.iter().cloned());
+    names.push(short);
+    let mut settings = EndpointSettings {
+        network_id: join.network.clone(),
+        ipam_config: join.address.map(|ip| EndpointIpamConfig {
+            ipv4_address: ip.to_string(),
+            ..EndpointIpamConfig::default()
+        }),
+        aliases: some(&join.aliases),
+        mac_address: join.mac.clone(),
+        driver_opts: (!join.options.is_empty()).then(|| join.options.clone()),
+        gw_priority: join.gw_priority,
+        dns_names: Some(names),
+        ..EndpointSettings::default()
+    };
+    if let Some(found) = record.places.iter().find(|p| p.network == join.network) {
+        place(&mut settings, &record.id, &found.endpoint);
+    }
+    settings
+}
+
+fn place(settings: &mut EndpointSettings, id: &str, endpoint: &Endpoint) {
+    settings.endpoint_id = id.to_owned();
+    settings.gateway = endpoint.gateway.to_string();
+    settings.ip_address = endpoint.address.to_string();
+    settings.ip_prefix_len = i64::from(endpoint.prefix);
+    settings.mac_address = endpoint.mac.clone();
+}
+
+fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSettings {
+    let bridge = record.joins.iter().flatten().find(|j| j.name == "bridge");
+    let bridge = bridge.map(|join| join.network.clone());
+    let networks = endpoints(record, network_id);
+    let mut settings = NetworkSettings {
+        networks,
+        ..NetworkSettings::default()
+    };
+    if record.endpoints().next().is_none() {
+        return settings;
+    }
+    settings.sandbox_id = record.id.clone();
+    settings.ports = ports::actual(&record.spec.exposed_ports, record.published());
+    // Docker's clients of old look here for the place on the default network alone.
+    let of_default = record
+        .places
+        .iter()
+        .find(|p| Some(&p.network) == bridge.as_ref());
+    let of_default = of_default.map(|place| &place.endpoint);
+    if let Some(endpoint) = record.endpoint.as_ref().or(of_default) {
         settings.endpoint_id = record.id.clone();
         settings.gateway = endpoint.gateway.to_string();
         settings.ip_address = endpoint.address.to_string();
         settings.ip_prefix_len = i64::from(endpoint.prefix);
         settings.mac_address = endpoint.mac.clone();
     }
-    BTreeMap::from([(name.to_owned(), settings)])
-}
-
-fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSettings {
-    let networks = endpoints(record, network_id);
-    let mut settings = NetworkSettings {
-        networks,
-        ..NetworkSettings::default()
-    };
-    let Some(endpoint) = &record.endpoint else {
-        return settings;
-    };
-    settings.sandbox_id = record.id.clone();
-    settings.ports = ports::actual(&record.spec.exposed_ports, &endpoint.ports);
-    settings.endpoint_id = record.id.clone();
-    settings.gateway = endpoint.gateway.to_string();
-    settings.ip_address = endpoint.address.to_string();
-    settings.ip_prefix_len = i64::from(endpoint.prefix);
-    settings.mac_address = endpoint.mac.clone();
     settings
 }
 
@@ -382,10 +422,7 @@ fn status(record: &ContainerRecord, now_ns: i64) -> String {
 }
 
 fn summary_ports(record: &ContainerRecord) -> Vec<Port> {
-    let published = record
-        .endpoint
-        .as_ref()
-        .map_or(&[][..], |e| e.ports.as_slice());
+    let published: Vec<_> = record.published().collect();
     let running = record.state.is_running();
     let mut list: Vec<Port> = published
         .iter()

@@ -4,6 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_api_types::container::{ContainerConfig, CreateRequest};
 use hull_api_types::host_config::{HostConfig, RestartPolicy};
+use hull_api_types::network::EndpointSettings;
 use hull_model::spec::{self, Attach, ContainerSpec, Isolation, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 
@@ -20,11 +21,48 @@ pub(crate) fn request(
     platform: &str,
 ) -> Result<hull_engine::CreateRequest> {
     let entrypoint = wire.config.entrypoint.take().map(Vec::from);
+    let endpoints = std::mem::take(&mut wire.networking_config.endpoints_config);
+    let joins = endpoints.into_iter().map(|(name, wish)| join(name, wish));
+    let joins = joins.collect::<Result<_>>()?;
     let spec = spec(wire, platform)?;
     Ok(hull_engine::CreateRequest {
         name,
         spec,
         entrypoint,
+        joins,
+    })
+}
+
+/// How a container joins a network.
+///
+/// # Errors
+/// An address is malformed, or of a kind that networks do not have yet.
+pub(crate) fn join(name: String, wish: EndpointSettings) -> Result<hull_state::Join> {
+    let ipam = wish.ipam_config.unwrap_or_default();
+    if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NotImplemented,
+            "IPv6 and link-local addresses of containers are not built yet: leave them out",
+        ));
+    }
+    if wish.links.is_some_and(|links| !links.is_empty()) {
+        return Err(Error::new(
+            ErrorKind::NotImplemented,
+            "links are not built yet: containers of one network know each other by name",
+        ));
+    }
+    let address = match ipam.ipv4_address.as_str() {
+        "" => None,
+        text => Some(address(text)?),
+    };
+    Ok(hull_state::Join {
+        name,
+        aliases: wish.aliases.unwrap_or_default(),
+        address,
+        mac: wish.mac_address,
+        gw_priority: wish.gw_priority,
+        options: wish.driver_opts.unwrap_or_default(),
+        ..hull_state::Join::default()
     })
 }
 
@@ -32,7 +70,7 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
     let CreateRequest {
         config,
         host_config: host,
-        networking_config: networking,
+        networking_config: _,
     } = request;
     refuse_unsupported(&host)?;
     let network = network_mode(&host.network_mode)?;
@@ -40,17 +78,6 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
     let published = ports::published(&host.port_bindings)?;
     check_network(&config, &host, &network, !published.is_empty())?;
     let security = options::security(&host)?;
-    let endpoint = networking
-        .endpoints_config
-        .into_values()
-        .next()
-        .unwrap_or_default();
-    let wanted = endpoint.ipam_config.unwrap_or_default().ipv4_address;
-    let mac = if config.mac_address.is_empty() {
-        endpoint.mac_address
-    } else {
-        config.mac_address.clone()
-    };
     let resources = limits::resources(&host.resources)?;
     Ok(ContainerSpec {
         mounts: mounts::of(&config, &host)?,
@@ -65,11 +92,6 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         )?,
         uts_mode: namespace("UTS", &host.uts_mode, &["host"])?,
         cgroupns_mode: namespace("cgroup", &host.cgroupns_mode, &["host", "private"])?,
-        ip: if wanted.is_empty() {
-            None
-        } else {
-            Some(address(&wanted)?)
-        },
         shm_size: Some(host.shm_size).filter(|size| *size != 0),
         oom_score_adj: oom_score(host.oom_score_adj)?,
         ulimits: limits::ulimits(&host.resources)?,
@@ -129,7 +151,8 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         init: host.init.unwrap_or_default(),
         platform: platform.to_owned(),
         container_id_file: host.container_id_file,
-        mac,
+        mac: config.mac_address,
+        ip: None,
         requested_at_us: now_us(),
     })
 }
@@ -181,9 +204,7 @@ fn network_mode(text: &str) -> Result<NetworkMode> {
                 "invalid network mode: container: needs the name or id of a container",
             )),
             Some(name) => Ok(NetworkMode::Container(name.to_owned())),
-            None => Err(Error::not_found(format!(
-                "network {text} not found: this version of Hull has bridge, none, host and container:NAME"
-            ))),
+            None => Ok(NetworkMode::Network(text.to_owned())),
         },
     }
 }

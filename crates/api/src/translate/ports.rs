@@ -124,7 +124,10 @@ pub(crate) fn wished(list: &[PublishSpec]) -> PortMap {
 }
 
 /// Writes the ports as they are: exposed ones that are not published are `null`.
-pub(crate) fn actual(exposed: &[Port], published: &[PublishedPort]) -> PortMap {
+pub(crate) fn actual<'a>(
+    exposed: &[Port],
+    published: impl IntoIterator<Item = &'a PublishedPort>,
+) -> PortMap {
     let mut map: PortMap = exposed.iter().map(|port| (key(*port), None)).collect();
     for port in published {
         let bindings = map.entry(key(port.container)).or_default();

@@ -32,6 +32,8 @@ pub struct CreateRequest {
     pub spec: ContainerSpec,
     /// Entrypoint; none takes the image's.
     pub entrypoint: Option<Vec<String>>,
+    /// Networks to join by name, with what is wished there; that of the mode may be among them.
+    pub joins: Vec<hull_state::Join>,
 }
 
 /// A created container.
@@ -54,6 +56,7 @@ impl Engine {
             name,
             mut spec,
             entrypoint,
+            joins,
         } = request;
         if spec.isolation == Isolation::Vm {
             return Err(Error::new(
@@ -71,6 +74,7 @@ impl Engine {
         check(&spec)?;
         self.check_storage(&spec, &image)?;
         self.check_modes(&spec)?;
+        let joins = self.resolve_joins(&spec, joins)?;
         let mounts = self.resolve_mounts(&spec, &image)?;
         let health = spec.healthcheck.as_ref().map(|_| Health {
             status: "starting".into(),
@@ -83,6 +87,7 @@ impl Engine {
             spec,
             mounts,
             health,
+            joins,
             id: id.clone(),
             ..ContainerRecord::default()
         };

@@ -89,6 +89,7 @@ impl Engine {
         if let Some(endpoint) = record.endpoint.take() {
             self.free_endpoint(&endpoint);
         }
+        self.free_places(&std::mem::take(&mut record.places));
         record.state = ContainerState::Exited;
         record.exit_code = status.code;
         record.oom_killed = status.oom_killed;

@@ -131,7 +131,7 @@ impl Engine {
                 _ => false,
             }
         };
-        let published = || r.endpoint.iter().flat_map(|e| &e.ports);
+        let published = || r.published();
         filters.match_labels(&r.spec.labels)
             && filters.matches("status", |v| v == r.state.as_str())
             && filters.matches("id", |v| r.id.starts_with(v))
@@ -145,17 +145,19 @@ impl Engine {
                 r.spec.image == v
                     || v.parse::<hull_model::Reference>().ok()
                         == r.spec.image.parse::<hull_model::Reference>().ok()
-                    || ancestors
-                        .iter()
-                        .flatten()
-                        .any(|id| Some(*id) == r.image_id)
+                    || ancestors.iter().flatten().any(|id| Some(*id) == r.image_id)
             })
             && filters.matches("volume", |v| {
                 r.mounts
                     .iter()
                     .any(|m| m.name == v || m.source == v || m.target == v)
             })
-            && filters.matches("network", |v| super::network_name(&r.spec.network) == v)
+            && filters.matches("network", |v| match &r.joins {
+                Some(joins) => joins
+                    .iter()
+                    .any(|j| j.name == v || j.network.starts_with(v)),
+                None => super::network_name(&r.spec.network) == v,
+            })
             && filters.matches("expose", |v| {
                 port(v, &|p| r.spec.exposed_ports.contains(&p))
             })

@@ -64,6 +64,7 @@ impl Engine {
             return Err(error);
         }
         container.set(record.clone());
+        self.announce(&record);
         self.containers.release(&old, &record.id);
         let mut facts = attributes(&record);
         facts.insert("oldName".into(), format!("/{old}"));
@@ -86,7 +87,7 @@ pub fn network_name(mode: &NetworkMode) -> &str {
         NetworkMode::Bridge => "bridge",
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
-        NetworkMode::Container(other) => other,
+        NetworkMode::Container(other) | NetworkMode::Network(other) => other,
     }
 }
 

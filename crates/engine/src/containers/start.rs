@@ -12,12 +12,13 @@ use hull_network::{Endpoint as Link, files};
 use hull_proto::message::{Attach, Launch, LogFile};
 use hull_proto::plan::{MountKind, Namespace, Namespaces};
 use hull_proto::{Reply, Request};
-use hull_state::{ContainerRecord, ContainerState, Endpoint};
+use hull_state::{ContainerRecord, ContainerState, Endpoint, Place};
 
 use super::entry::{Container, lock};
 use super::{attributes, exit, health, plan};
 use crate::Engine;
 use crate::clock::now_ns;
+use crate::networks::names::with_ndots;
 use crate::shim::Shim;
 
 impl Engine {
@@ -69,13 +70,16 @@ impl Engine {
         });
         let started = self.launch(container, &record).await;
         match started {
-            Ok((pid, endpoint, warnings)) => {
+            Ok((pid, endpoint, places, warnings)) => {
                 for warning in warnings {
                     tracing::warn!(container = %container.id, "{warning}");
                 }
                 record.state = ContainerState::Running { pid };
                 record.started_at_ns = now_ns();
                 record.endpoint = endpoint;
+                record.places = places;
+                Self::settle_joins(&mut record);
+                self.announce(&record);
                 record.error.clear();
                 record.exit_code = 0;
                 record.oom_killed = false;
@@ -105,6 +109,7 @@ impl Engine {
                     _ => 128,
                 };
                 record.endpoint = None;
+                record.places.clear();
                 container.set(record.clone());
                 if let Err(error) = self.store_soon(&record) {
                     tracing::error!(error = %error.chain(), container = %container.id, "cannot record a failed start");
@@ -128,13 +133,14 @@ impl Engine {
         self: &Arc<Self>,
         container: &Arc<Container>,
         record: &ContainerRecord,
-    ) -> Result<(u32, Option<Endpoint>, Vec<String>)> {
+    ) -> Result<(u32, Option<Endpoint>, Vec<Place>, Vec<String>)> {
         let dir = self.settings.sandbox_dir(&record.id);
         make_sandbox_dir(&dir)?;
         let mut parts = Parts {
             engine: Arc::clone(self),
             dir: Some(dir.clone()),
             endpoint: None,
+            places: Vec::new(),
         };
         let image = match record.image_id {
             Some(id) => {
@@ -155,7 +161,7 @@ impl Engine {
         let files = match record.spec.network {
             NetworkMode::Container(_) => self.files_of_joined(record),
             _ => {
-                self.write_files(record, parts.endpoint.as_ref(), &dir)?;
+                self.write_files(record, &parts.places, parts.endpoint.as_ref(), &dir)?;
                 Some(dir.clone())
             }
         };
@@ -200,13 +206,13 @@ impl Engine {
             ));
         };
         container.set_shim(Some(Arc::clone(&shim)));
-        let endpoint = parts.keep();
+        let (endpoint, places) = parts.keep();
         tokio::spawn(exit::monitor(
             Arc::clone(self),
             Arc::clone(container),
             notices,
         ));
-        Ok((pid, endpoint, warnings))
+        Ok((pid, endpoint, places, warnings))
     }
 
     fn namespaces(
@@ -228,7 +234,13 @@ impl Engine {
             ),
             NetworkMode::Host => Namespace::Host,
             NetworkMode::Container(other) => keep(self.namespace_of(other, "net")?),
-            NetworkMode::Bridge => {
+            NetworkMode::Bridge | NetworkMode::Network(_) if record.joins.is_some() => {
+                let netns = self.isolated.take();
+                let netns = netns.map_err(crate::internal("cannot make a network namespace"))?;
+                self.plug_all(record, netns.as_fd(), &mut parts.places)?;
+                keep(netns)
+            }
+            NetworkMode::Bridge | NetworkMode::Network(_) => {
                 let link = self
                     .bridge()?
                     .attach()
@@ -330,7 +342,7 @@ impl Engine {
         hull_sys::ns::clone_mount_of(process, c"/dev/shm".into()).map_err(fail)
     }
 
-    fn namespace_of(&self, key: &str, name: &str) -> Result<OwnedFd> {
+    pub(crate) fn namespace_of(&self, key: &str, name: &str) -> Result<OwnedFd> {
         let pid = self.running_pid(key)?;
         let path = format!("/proc/{pid}/ns/{name}");
         let file =
@@ -347,9 +359,10 @@ impl Engine {
         dir.join("hosts").exists().then_some(dir)
     }
 
-    fn write_files(
+    pub(crate) fn write_files(
         &self,
         record: &ContainerRecord,
+        places: &[Place],
         endpoint: Option<&Endpoint>,
         dir: &Path,
     ) -> Result<()> {
@@ -357,10 +370,14 @@ impl Engine {
         let host_network = spec.network == NetworkMode::Host;
         let hostname = plan::hostname(record);
         let name = full_name(&hostname, &spec.domainname);
-        let own = endpoint.map(|e| files::OwnHost {
+        let mut endpoints = endpoint
+            .into_iter()
+            .chain(places.iter().map(|p| &p.endpoint));
+        let own = endpoints.next().map(|e| files::OwnHost {
             address: e.address,
             hostname: &name,
         });
+        let name_server = self.name_server(places);
         let gateway = self.bridge().ok().map(hull_network::Network::gateway);
         let mut host_resolver = read_host("/etc/resolv.conf");
         if files::is_loopback_only(&host_resolver) && !host_network {
@@ -377,17 +394,27 @@ impl Engine {
         let wrong = |e: files::FileError| Error::invalid(e.to_string());
         let own_resolver =
             !spec.dns.is_empty() || !spec.dns_search.is_empty() || !spec.dns_options.is_empty();
-        let resolv_conf = if host_network && !own_resolver {
+        let resolv_conf = if let Some(server) = name_server {
+            let servers = [server.to_string()];
+            let resolver = files::ResolverOptions {
+                servers: &servers,
+                ..resolver
+            };
+            with_ndots(&files::resolv_conf(&host_resolver, &resolver).map_err(wrong)?)
+        } else if host_network && !own_resolver {
             // Whatever the host can reach, its network namespace can.
             host_resolver
         } else {
             files::resolv_conf(&host_resolver, &resolver).map_err(wrong)?
         };
-        let hosts = if host_network && spec.extra_hosts.is_empty() {
+        let mut hosts = if host_network && spec.extra_hosts.is_empty() {
             read_host("/etc/hosts")
         } else {
-            files::hosts(own, &spec.extra_hosts, gateway).map_err(wrong)?
+            files::hosts(own, &spec.extra_hosts, name_server.or(gateway)).map_err(wrong)?
         };
+        for other in endpoints {
+            hosts.push_str(&format!("{}\t{name}\n", other.address));
+        }
         let texts = [
             ("hosts", hosts),
             ("hostname", files::hostname(&hostname)),
@@ -416,7 +443,7 @@ impl Engine {
 }
 
 /// A port that is taken is the user's affair, in Docker's words; the rest is ours.
-fn publish_error(error: hull_network::PublishError) -> Error {
+pub(crate) fn publish_error(error: hull_network::PublishError) -> Error {
     let text = "driver failed programming external connectivity on endpoint";
     match error {
         hull_network::PublishError::Port(_) => {
@@ -464,12 +491,13 @@ struct Parts {
     engine: Arc<Engine>,
     dir: Option<PathBuf>,
     endpoint: Option<Endpoint>,
+    places: Vec<Place>,
 }
 
 impl Parts {
-    fn keep(mut self) -> Option<Endpoint> {
+    fn keep(mut self) -> (Option<Endpoint>, Vec<Place>) {
         self.dir = None;
-        self.endpoint.take()
+        (self.endpoint.take(), std::mem::take(&mut self.places))
     }
 }
 
@@ -478,6 +506,7 @@ impl Drop for Parts {
         if let Some(endpoint) = &self.endpoint {
             self.engine.free_endpoint(endpoint);
         }
+        self.engine.free_places(&self.places);
         if let Some(dir) = &self.dir {
             let _ = fs::remove_dir_all(dir);
         }

@@ -1,0 +1,247 @@
+//! The networks that users made: their records, their bridges and their name servers.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use hull_model::{Error, ErrorKind, Result};
+use hull_network::dns::{NameServer, Served, Zone};
+use hull_network::{Network, NetworkConfig, OpenError, Policy, Subnet};
+use hull_state::NetworkRecord;
+
+use super::live;
+use crate::reconcile::Found;
+use crate::settings::Settings;
+
+/// Options of a bridge by Docker's names.
+pub(super) mod option {
+    pub(crate) const BRIDGE: &str = "com.docker.network.bridge.name";
+    pub(crate) const ICC: &str = "com.docker.network.bridge.enable_icc";
+    pub(crate) const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+    pub(crate) const BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+    pub(crate) const MTU: &str = "com.docker.network.driver.mtu";
+    /// As Podman calls it.
+    pub(crate) const SHORT_MTU: &str = "mtu";
+}
+
+/// A network with all that serves it.
+#[derive(Debug)]
+pub(crate) struct OwnNetwork {
+    pub(crate) record: NetworkRecord,
+    /// Why there is none, where the host does not let it be.
+    pub(crate) network: Result<Network, String>,
+    served: Mutex<Option<Served>>,
+}
+
+impl OwnNetwork {
+    /// The network, or why there is none.
+    pub(crate) fn network(&self) -> Result<&Network> {
+        self.network.as_ref().map_err(|why| {
+            let text = format!("network {} cannot be used: {why}", self.record.name);
+            Error::new(ErrorKind::Unavailable, text)
+        })
+    }
+
+    /// The address on the host that published ports are bound to where none is said.
+    pub(super) fn binding(&self) -> Ipv4Addr {
+        let text = self.record.options.get(option::BINDING);
+        text.and_then(|text| text.parse().ok())
+            .unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Ends its name server.
+    pub(super) fn silence(&self) {
+        let served = self.served.lock();
+        served.unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    map: RwLock<BTreeMap<String, Arc<OwnNetwork>>>,
+    /// Held by whoever makes or removes one: names and subnets are chosen one at a time.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(crate) names: NameServer,
+}
+
+impl Networks {
+    /// Opens all that are on record; one that fails is logged and the reason kept. Bridges of ours
+    /// that are on no record go.
+    pub(crate) async fn open(
+        settings: &Settings,
+        records: Vec<NetworkRecord>,
+        found: &[Found],
+    ) -> Self {
+        let networks = Self {
+            map: RwLock::default(),
+            turn: tokio::sync::Mutex::default(),
+            names: NameServer::new("/etc/resolv.conf"),
+        };
+        let known: Vec<String> = records.iter().map(|record| record.bridge.clone()).collect();
+        let prefix = bridge_prefix(settings);
+        match hull_network::sweep_bridges(&prefix, |name| known.iter().any(|k| k == name)) {
+            Ok(swept) => swept
+                .iter()
+                .for_each(|name| tracing::warn!(name, "a bridge without a record is removed")),
+            Err(error) => tracing::warn!(%error, "cannot look for bridges without a record"),
+        }
+        for record in records {
+            let live = live(found, &record.id, false);
+            let network = match config(settings, &record) {
+                Ok(config) => Network::open(config, &live).map_err(|e| chain(&e)),
+                Err(error) => Err(error.chain()),
+            };
+            networks.add(record, network).await;
+        }
+        networks
+    }
+
+    /// Takes a network in and serves its names.
+    pub(super) async fn add(
+        &self,
+        record: NetworkRecord,
+        network: Result<Network, String>,
+    ) -> Arc<OwnNetwork> {
+        let mut served = None;
+        match &network {
+            Ok(network) => {
+                for warning in network.info().warnings {
+                    tracing::warn!(network = record.name, "{warning}");
+                }
+                match self.serve(&record, network).await {
+                    Ok(server) => served = Some(server),
+                    Err(error) => {
+                        tracing::warn!(network = record.name, error, "names are not served");
+                    }
+                }
+            }
+            Err(why) => tracing::warn!(network = record.name, why, "a network cannot be used"),
+        }
+        let own = Arc::new(OwnNetwork {
+            record,
+            network,
+            served: Mutex::new(served),
+        });
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.insert(own.record.id.clone(), Arc::clone(&own));
+        own
+    }
+
+    async fn serve(&self, record: &NetworkRecord, network: &Network) -> Result<Served, String> {
+        let info = network.info();
+        let zone = Zone {
+            name: record.name.to_ascii_lowercase(),
+            gateway: info.gateway,
+            subnet: info.subnet,
+            internal: record.internal,
+        };
+        self.names.zones().set(&record.id, zone);
+        let served = self.names.serve(&record.id, info.gateway, &info.bridge);
+        let served = served.await.map_err(|e| e.to_string())?;
+        network
+            .set_name_server(served.port)
+            .map_err(|e| e.to_string())?;
+        Ok(served)
+    }
+
+    /// Takes a network out.
+    pub(super) fn drop_network(&self, id: &str) {
+        self.names.zones().remove(id);
+        let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
+        map.remove(id);
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<OwnNetwork>> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.values().cloned().collect()
+    }
+
+    /// One of them, by id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<OwnNetwork>> {
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(id).cloned()
+    }
+}
+
+/// What the names of bridges begin with whose names Hull chose.
+fn bridge_prefix(settings: &Settings) -> String {
+    let hash = super::id_of(&settings.bridge);
+    format!("hb{}", hash.get(..5).unwrap_or_default())
+}
+
+/// The bridge's name for a network whose user named none.
+pub(super) fn bridge_name(settings: &Settings, id: &str) -> String {
+    format!("{}{}", bridge_prefix(settings), id.get(..8).unwrap_or(id))
+}
+
+/// What a record asks for.
+///
+/// # Errors
+/// An option or a part of it is malformed.
+pub(super) fn config(settings: &Settings, record: &NetworkRecord) -> Result<NetworkConfig> {
+    let subnet = |text: &str| -> Result<Option<Subnet>> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let parsed = text.parse::<Subnet>();
+        parsed.map(Some).map_err(|e| Error::invalid(e.to_string()))
+    };
+    let flag = |name: &str, default: bool| -> Result<bool> {
+        match record.options.get(name).map(String::as_str) {
+            None | Some("") => Ok(default),
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
+            Some(other) => Err(Error::invalid(format!(
+                "invalid value {other:?} of option {name}: use true or false"
+            ))),
+        }
+    };
+    let mut config = NetworkConfig::new(&record.bridge);
+    config.mtu = settings.mtu;
+    let mtu = [option::MTU, option::SHORT_MTU].map(|name| record.options.get(name));
+    if let Some(text) = mtu.into_iter().flatten().next() {
+        // The least that IPv4 allows, and the most the kernel's bridges do.
+        let mtu = text.parse().ok().filter(|mtu| (68..=65535).contains(mtu));
+        config.mtu = mtu.ok_or_else(|| {
+            Error::invalid(format!(
+                "invalid MTU {text:?}: use a number from 68 to 65535"
+            ))
+        })?;
+    }
+    if let Some(text) = record.options.get(option::BINDING)
+        && text.parse::<Ipv4Addr>().is_err()
+    {
+        return Err(Error::invalid(format!(
+            "invalid value {text:?} of option {}: use an IPv4 address",
+            option::BINDING
+        )));
+    }
+    config.pool_size = 0;
+    config.subnet = subnet(&record.subnet)?;
+    config.gateway = record.gateway;
+    config.range = subnet(&record.ip_range)?;
+    config.reserved = record.aux_addresses.values().copied().collect();
+    // Longer than that of the default network: there may be hundreds, and a link of one must not
+    // be taken for another's.
+    let hash = super::id_of(&record.bridge);
+    config.veth_prefix = Some(format!("hu{}", hash.get(..7).unwrap_or_default()));
+    config.policy = Policy {
+        internal: record.internal,
+        icc: flag(option::ICC, true)?,
+        masquerade: flag(option::MASQUERADE, true)?,
+    };
+    Ok(config)
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &OpenError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
