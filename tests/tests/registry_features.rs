@@ -7,7 +7,7 @@ use std::path::Path;
 use hull_testkit::{Daemon, DaemonBuilder, Run};
 use hull_tests::documents::{Documents, media};
 use hull_tests::forward::Forward;
-use hull_tests::registry::{Kind, Registry};
+use hull_tests::registry::{Fault, Kind, Proxy, Registry};
 use serde_json::Value;
 
 /// A daemon whose credentials are kept apart from the user's.
@@ -156,6 +156,19 @@ fn pull_of_all_platforms_keeps_the_index_and_push_gives_it_back() {
     }
     assert_eq!(daemon.ok(["images", "-aq"]), "");
     assert_eq!(blobs(&daemon), 0);
+
+    // And the archive brings all of it back.
+    let out = daemon.load(&archive);
+    assert_eq!(out, format!("Loaded image: {name}"));
+    assert_eq!(
+        image(&daemon, &name)["Descriptor"]["digest"],
+        digest.as_str()
+    );
+    assert_eq!(available(&image(&daemon, &name)["Manifests"]), [true; 4]);
+    assert_eq!(
+        daemon.ok(["run", "--rm", &name, "cat", "/platform"]),
+        "linux/amd64"
+    );
 }
 
 /// Blobs kept as they came.
@@ -275,6 +288,11 @@ fn artifact_is_pulled_listed_tagged_pushed_saved_and_removed() {
     assert!(out.contains(&format!("Deleted: {digest}")), "{out}");
     assert_eq!(daemon.ok(["images", "-aq"]), "");
     assert_eq!(blobs(&daemon), 0);
+
+    let out = daemon.load(&archive);
+    assert_eq!(out, format!("Loaded image: {name}"));
+    let id = daemon.ok(["image", "inspect", "--format", "{{.Id}}", &name]);
+    assert_eq!(id, digest);
 }
 
 #[test]
@@ -314,19 +332,67 @@ fn referrers_come_with_the_image_and_go_with_it() {
     let copy = format!("{}/copy/signed:1", second.host);
     daemon.ok(["tag", &name, &copy]);
     daemon.ok(["push", "--referrers", &copy]);
-    let pushed = digest_at(&second, "copy/signed/manifests/1");
-    if pushed == subject {
-        let signature = signature["digest"].as_str().expect("digest");
-        let list = digest_at(&second, &format!("copy/signed/manifests/{fallback}"));
-        let list = fs::read_to_string(second.blob(&list)).expect("read the list");
-        assert!(list.contains(signature), "{list}");
-        assert_eq!(
-            digest_at(&second, &format!("copy/signed/manifests/{signature}")),
-            signature
-        );
-    }
+    assert_eq!(digest_at(&second, "copy/signed/manifests/1"), subject);
+    let signature_digest = signature["digest"].as_str().expect("digest");
+    let list = digest_at(&second, &format!("copy/signed/manifests/{fallback}"));
+    let list = fs::read_to_string(second.blob(&list)).expect("read the list");
+    assert!(list.contains(signature_digest), "{list}");
+    assert_eq!(
+        digest_at(
+            &second,
+            &format!("copy/signed/manifests/{signature_digest}")
+        ),
+        signature_digest
+    );
+    // Once more changes nothing.
+    daemon.ok(["push", "--referrers", &copy]);
+    let again = digest_at(&second, &format!("copy/signed/manifests/{fallback}"));
+    assert_eq!(fs::read_to_string(second.blob(&again)).expect("read"), list);
     daemon.ok(["rmi", &name, &copy]);
     assert_eq!(blobs(&daemon), 0);
+}
+
+#[test]
+fn referrers_of_a_registry_that_lists_them_itself_are_found() {
+    let (daemon, _home) = daemon(Daemon::builder().bare());
+    if daemon.is_docker() {
+        return;
+    }
+    let registry = registry(&daemon);
+    let lib = documents(&daemon, &registry, "lib/signed");
+    let entry = lib.image(None, "linux/amd64", false);
+    let signature = lib.artifact(None, "application/vnd.example.sbom", b"{}", Some(&entry));
+    // One that is about something else is not taken for one of this.
+    let stray = lib.artifact(
+        None,
+        "application/vnd.example.sbom",
+        b"[]",
+        Some(&signature),
+    );
+    lib.index("1", std::slice::from_ref(&entry));
+    let list = serde_json::json!({
+        "schemaVersion": 2, "mediaType": media::INDEX, "manifests": [signature, stray],
+    })
+    .to_string();
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n{list}",
+        media::INDEX,
+        list.len()
+    );
+    let answer: &'static str = Box::leak(answer.into_boxed_str());
+    let subject = entry["digest"].as_str().expect("digest");
+    let about = format!("GET /v2/lib/signed/referrers/{subject}");
+    let about: &'static str = Box::leak(about.into_boxed_str());
+    let proxy = Proxy::start(&registry, about, vec![Fault::Say(answer); 9]);
+    let name = format!("{}/lib/signed:1", proxy.host);
+    daemon.ok(["pull", "-q", "--referrers", &name]);
+    let found = image(&daemon, &name)["Referrers"].clone();
+    assert_eq!(found.as_array().map(Vec::len), Some(1), "{found}");
+    assert_eq!(found[0]["digest"], signature["digest"]);
+    assert_eq!(
+        daemon.ok(["run", "--rm", &name, "cat", "/platform"]),
+        "linux/amd64"
+    );
 }
 
 #[test]

@@ -156,18 +156,10 @@ pub(crate) async fn create(
         let platform = platform(params.get("platform"))?;
         return pull::pull(engine, wanted, &params, platform, &headers).await;
     }
-    match source {
-        "-" => {}
-        "" => {
-            return Err(ApiError::bad_request(
-                "neither fromSrc nor fromImage was given",
-            ));
-        }
-        url => {
-            return Err(ApiError::not_implemented(format!(
-                "importing from {url}: downloads come with a later version of Hull: use `curl -L {url} | hull import -`"
-            )));
-        }
+    if source.is_empty() {
+        return Err(ApiError::bad_request(
+            "neither fromSrc nor fromImage was given",
+        ));
     }
     let (repository, tag) = (params.get("repo"), params.get("tag"));
     let name = match (repository, tag) {
@@ -176,11 +168,16 @@ pub(crate) async fn create(
         (repository, tag) => Some(format!("{repository}:{tag}")),
     };
     let message = match params.get("message") {
-        "" => "Imported from -".to_owned(),
+        "" => format!("Imported from {source}"),
         text => text.to_owned(),
     };
+    let content = match source {
+        "-" => feed(request_body),
+        address => engine.download(&with_scheme(address)).await?,
+    };
+    let (platform, changes) = (platform(params.get("platform"))?, params.all("changes"));
     let (image, warnings) = engine
-        .import(feed(request_body), name, message, params.all("changes"))
+        .import(content, name, message, changes, platform)
         .await?;
     // The reply is the id alone, which scripts read.
     for warning in warnings {
@@ -190,6 +187,15 @@ pub(crate) async fn create(
         status: image.id().to_string(),
         ..JsonMessage::default()
     }])
+}
+
+/// An address without a scheme is one of plain HTTP, as for Docker.
+fn with_scheme(address: &str) -> String {
+    if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    }
 }
 
 /// Answers with messages that are all there already.
@@ -289,6 +295,9 @@ fn results(loaded: &Loaded) -> Vec<JsonMessage> {
         for name in names {
             messages.push(say(format!("Loaded image: {}\n", name.familiar())));
         }
+    }
+    for name in &loaded.kept {
+        messages.push(say(format!("Loaded image: {}\n", name.familiar())));
     }
     messages
 }

@@ -104,6 +104,11 @@ impl Engine {
                 let id = found.manifest.config.digest;
                 let manifest = found.document.digest;
                 subjects.extend((manifest != root.digest).then_some(manifest));
+                if options.referrers && !whole {
+                    // What refers to it does so by its digest: it is kept as it came, so that it
+                    // has that digest elsewhere, too.
+                    fetch.graph(&found.document).await?;
+                }
                 let before = self.images.store.find(reference).map(|image| image.id());
                 // Held, so that it is not collected before it has its name.
                 match self.images.store.hold_id(&id) {
@@ -136,11 +141,11 @@ impl Engine {
                 .kept(reference)
                 .is_none_or(|old| old.document.digest != root.digest),
         };
-        if index || image.is_none() || !referrers.is_empty() {
+        if index || image.is_none() || options.referrers {
             let kept = Root {
                 document: pointer(&root),
                 image: image.map(|(id, _)| id),
-                complete: whole || image.is_none(),
+                complete: whole || image.is_none() || options.referrers && !index,
                 referrers,
                 stored: now(),
             };

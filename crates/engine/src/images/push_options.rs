@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use hull_image::content::{Pointer, Root};
 use hull_model::{Digest, Error, Reference, Result};
-use hull_registry::{Credentials, Parsed, PlatformOf, fits};
+use hull_registry::{Credentials, Document, Parsed, PlatformOf, fits};
 use tokio::sync::mpsc;
 
 use super::graph::Send;
-use super::kept::read;
+use super::kept::{pointer, read};
 use super::{PushEvent, name_fact};
 use crate::Engine;
 
@@ -125,10 +125,17 @@ impl Engine {
         options: &PushOptions,
     ) -> Result<Option<Pointer>> {
         let image = self.images.store.find(reference);
+        if options.platform.is_none()
+            && let Some(root) = root.filter(|root| root.complete)
+        {
+            return Ok(Some(root.document.clone()));
+        }
+        // Without a platform: the one that is the image here, if that was kept as it came.
+        let own_manifest = image.as_ref().and_then(|image| image.record.manifest);
         let Some(wanted) = &options.platform else {
             return Ok(root
-                .filter(|root| root.complete)
-                .map(|root| root.document.clone()));
+                .and(own_manifest)
+                .and_then(|digest| self.whole_manifest(digest)));
         };
         let lacking = || {
             Error::not_found(format!(
@@ -165,6 +172,17 @@ impl Engine {
             // What is not here at all is said by the push itself.
             None => Ok(None),
         }
+    }
+
+    /// A manifest of which all is here as it came.
+    fn whole_manifest(&self, digest: Digest) -> Option<Pointer> {
+        let bytes = self.images.content.document(&digest).ok()?;
+        let document = Document {
+            bytes,
+            media_type: String::new(),
+            digest,
+        };
+        Some(pointer(&document)).filter(|one| self.images.content.is_complete(one))
     }
 
     /// Other repositories of the same registry that have what this name leads to.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use hull_image::archive::{LoadProgress, SaveOptions};
+use hull_image::archive::{LoadOptions, LoadProgress, SaveOptions};
 use hull_image::import::ImportOptions;
 use hull_model::{Digest, Error, Reference, Result};
 use tokio::sync::mpsc;
@@ -21,6 +21,8 @@ pub type LoadEvent = LoadProgress;
 pub struct Loaded {
     /// Each image with the names that the archive gave it.
     pub images: Vec<(StoredImage, Vec<Reference>)>,
+    /// Names of artifacts, and of indexes without an image for this host.
+    pub kept: Vec<Reference>,
     /// What had to be left out.
     pub warnings: Vec<String>,
 }
@@ -38,16 +40,23 @@ impl Engine {
         progress: mpsc::Sender<LoadEvent>,
     ) -> Result<Loaded> {
         let store = Arc::clone(&self.images.store);
-        let (images, warnings) = blocking(move || {
+        let content = Arc::clone(&self.images.content);
+        let report = blocking(move || {
             let mut reader = ChannelReader::new(body);
             // A reader of progress that lags misses steps, not the load.
             let tell = |event| drop(progress.try_send(event));
+            let options = LoadOptions {
+                platform: platform.as_deref(),
+                partial,
+                content: Some(&content),
+            };
             store
-                .load_with(&mut reader, platform.as_deref(), partial, &tell)
+                .load_with(&mut reader, &options, &tell)
                 .map_err(Error::from)
         })
         .await?;
-        let images: Vec<_> = images.into_iter().map(|l| (l.image, l.names)).collect();
+        let images = report.images.into_iter();
+        let images: Vec<_> = images.map(|l| (l.image, l.names)).collect();
         for (image, names) in &images {
             let name = names
                 .first()
@@ -55,10 +64,14 @@ impl Engine {
             self.events
                 .emit("image", "load", &image.id().to_string(), name_fact(&name));
         }
-        Ok(Loaded { images, warnings })
+        Ok(Loaded {
+            images,
+            kept: report.kept,
+            warnings: report.warnings,
+        })
     }
 
-    /// Makes an image of a root file system tar.
+    /// Makes an image of a root file system tar, for this platform or another.
     ///
     /// # Errors
     /// `InvalidArgument` for an unsound tar, change or name.
@@ -68,6 +81,7 @@ impl Engine {
         name: Option<String>,
         message: String,
         changes: Vec<String>,
+        platform: Option<String>,
     ) -> Result<(StoredImage, Vec<String>)> {
         let reference = name
             .filter(|n| !n.is_empty())
@@ -79,7 +93,7 @@ impl Engine {
                 changes,
                 message,
                 name: reference,
-                ..ImportOptions::default()
+                platform,
             };
             store
                 .import(&mut ChannelReader::new(body), &options, &|_| {})
@@ -94,6 +108,29 @@ impl Engine {
             name_fact(&image.id().to_string()),
         );
         Ok((image, warnings))
+    }
+
+    /// Downloads an archive, to be given to [`Self::import`].
+    ///
+    /// # Errors
+    /// If it cannot be had; what breaks later ends the stream.
+    pub async fn download(&self, address: &str) -> Result<mpsc::Receiver<Chunk>> {
+        let mut download = self.registry.download(address).await?;
+        let (sender, receiver) = channel();
+        tokio::spawn(async move {
+            loop {
+                let chunk = match download.next().await {
+                    Ok(Some(bytes)) => Ok(bytes.to_vec()),
+                    Ok(None) => return,
+                    Err(error) => Err(std::io::Error::other(Error::from(error).chain())),
+                };
+                let failed = chunk.is_err();
+                if sender.send(chunk).await.is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
     }
 
     /// Writes images and artifacts as one archive, without these layers of the images. An image

@@ -1,12 +1,14 @@
 //! `load`: an archive from any stream becomes images, all of them or none.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use hull_model::{Digest, Reference};
 
 use super::spool::{Spool, SpooledLayer};
-use super::{LoadError, Plan, PlannedConfig, docker, legacy, oci};
+use super::{LoadError, Plan, PlannedConfig, docker, kept, legacy, oci};
 use crate::builtin::config_bytes;
+use crate::content::ContentStore;
 use crate::limits::{LimitError, Limits};
 use crate::store::{
     Image, ImageStore, LayerJob, LayerProgress, LayerSource, NewImage, parse_config,
@@ -34,6 +36,29 @@ pub struct Loaded {
     pub names: Vec<Reference>,
 }
 
+/// How an archive is loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions<'a> {
+    /// `os/architecture[/variant]`; this host's if none.
+    pub platform: Option<&'a str>,
+    /// Layers that the store has may be missing. Only for archives from whoever may use every
+    /// image here, since it need not have the layers that it names.
+    pub partial: bool,
+    /// Where artifacts and whole indexes are kept; none to leave them out.
+    pub content: Option<&'a ContentStore>,
+}
+
+/// What was loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadReport {
+    /// Images.
+    pub images: Vec<Loaded>,
+    /// Names of artifacts, and of indexes that have no image for this host.
+    pub kept: Vec<Reference>,
+    /// What had to be left out.
+    pub warnings: Vec<String>,
+}
+
 impl ImageStore {
     /// Loads every image of an archive: docker-archive or OCI layout, plain, gzip or zstd.
     /// `platform` (`os/architecture[/variant]`) chooses where there are several.
@@ -47,22 +72,24 @@ impl ImageStore {
         platform: Option<&str>,
         progress: &(dyn Fn(LoadProgress) + Sync),
     ) -> Result<(Vec<Loaded>, Vec<String>), LoadError> {
-        self.load_with(input, platform, false, progress)
+        let options = LoadOptions {
+            platform,
+            ..LoadOptions::default()
+        };
+        let report = self.load_with(input, &options, progress)?;
+        Ok((report.images, report.warnings))
     }
 
-    /// As [`Self::load`]; an archive may be `partial`: layers that the store has may be missing
-    /// from it. Only for archives from whoever may use every image here, since it need not have
-    /// the layers that it names.
+    /// As [`Self::load`], with more options.
     ///
     /// # Errors
     /// See [`LoadError`]. The store is then as it was.
     pub fn load_with(
         &self,
         input: &mut dyn Read,
-        platform: Option<&str>,
-        partial: bool,
+        options: &LoadOptions<'_>,
         progress: &(dyn Fn(LoadProgress) + Sync),
-    ) -> Result<(Vec<Loaded>, Vec<String>), LoadError> {
+    ) -> Result<LoadReport, LoadError> {
         let mut transaction = self.begin()?;
         let dir = transaction.dir().to_owned();
         let spool = Spool::read(input, &dir, self.limits(), &|bytes| {
@@ -73,10 +100,27 @@ impl ImageStore {
             crate::platform::OS,
             crate::platform::architecture()
         );
+        // Whoever names a platform wants that one alone.
+        let content = options.content.filter(|_| options.platform.is_none());
+        let keeper = content.map(ContentStore::keeper);
+        let kept = match content {
+            Some(_) => kept::entries(&spool)?,
+            None => Vec::new(),
+        };
+        let artifacts = kept.iter().filter(|entry| entry.artifact);
+        let mut others: BTreeSet<Digest> = artifacts.map(|entry| entry.digest()).collect();
         let plans = if spool.has(docker::MANIFEST) {
             docker::plans(&spool)?
         } else if spool.has(oci::INDEX) {
-            oci::plans(&spool, platform.unwrap_or(&host))?
+            let platform = options.platform.unwrap_or(&host);
+            match oci::plans(&spool, platform, &others) {
+                // All platforms are kept, and this host's is not among them.
+                Err(LoadError::Platform { .. }) if !kept.is_empty() => {
+                    others.extend(kept.iter().map(|entry| entry.digest()));
+                    oci::plans(&spool, platform, &others)?
+                }
+                plans => plans?,
+            }
         } else if spool.has(legacy::REPOSITORIES) {
             legacy::plans(&spool)?
         } else if spool.is_empty() {
@@ -86,11 +130,11 @@ impl ImageStore {
         } else {
             return Err(LoadError::NoManifest);
         };
-        if plans.is_empty() {
+        if plans.is_empty() && kept.is_empty() {
             return Err(LoadError::Corrupt("it lists no image".into()));
         }
         // All documents are judged before the first layer is unpacked.
-        let here = |layer: &Digest| partial && self.layer(layer).is_some();
+        let here = |layer: &Digest| options.partial && self.layer(layer).is_some();
         let mut sources: Vec<(Source<'_>, Expectation)> = Vec::new();
         for plan in &plans {
             sources.extend(layers_of(plan, &spool, self.limits(), &here)?);
@@ -107,6 +151,9 @@ impl ImageStore {
             .into_iter();
         drop(jobs);
         drop(sources);
+        if let Some(content) = content {
+            kept::keep(&spool, content, &kept)?;
+        }
         drop(spool);
         let mut images = Vec::new();
         let mut names = Vec::new();
@@ -128,12 +175,25 @@ impl ImageStore {
         }
         let warnings = transaction.warnings();
         let images = transaction.commit(images)?;
-        let loaded = images
+        if let Some(content) = content {
+            let image = |name: &Reference| self.find(name).map(|image| image.id());
+            kept::name(content, &kept, &image)?;
+        }
+        drop(keeper);
+        let images: Vec<Loaded> = images
             .into_iter()
             .zip(names)
             .map(|(image, names)| Loaded { image, names })
             .collect();
-        Ok((loaded, warnings))
+        // Those that are images, too, are told as such.
+        let told = |name: &Reference| images.iter().any(|image| image.names.contains(name));
+        let kept = kept.into_iter().map(|entry| entry.name);
+        let kept = kept.filter(|name| !told(name)).collect();
+        Ok(LoadReport {
+            images,
+            kept,
+            warnings,
+        })
     }
 }
 

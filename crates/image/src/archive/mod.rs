@@ -2,6 +2,7 @@
 //! versions) and OCI image layout, read and written.
 
 mod docker;
+mod kept;
 mod legacy;
 mod load;
 mod oci;
@@ -12,8 +13,9 @@ use std::io;
 
 use hull_model::{Digest, ErrorKind, Reference};
 
-pub use self::load::{LoadProgress, Loaded};
+pub use self::load::{LoadOptions, LoadProgress, LoadReport, Loaded};
 pub use self::save::{SaveError, SaveImage, SaveKept, SaveOptions};
+use crate::content::KeepError;
 use crate::limits::LimitError;
 use crate::store::{IngestError, StoreError, io_kind};
 use crate::tar::TarError;
@@ -102,6 +104,9 @@ pub enum LoadError {
     /// A layer could not be unpacked.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// What is kept as it came could not be.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -112,6 +117,7 @@ impl From<LoadError> for hull_model::Error {
         match error {
             // The store knows the kinds of its own failures.
             LoadError::Store(error) | LoadError::Ingest(IngestError::Store(error)) => error.into(),
+            LoadError::Keep(error) => error.into(),
             error => crate::store::from_chain(kind_of(&error), error),
         }
     }
@@ -123,9 +129,7 @@ fn kind_of(error: &LoadError) -> ErrorKind {
         LoadError::Spool(source) => io_kind(source),
         LoadError::Platform { .. } => ErrorKind::NotFound,
         LoadError::Ingest(IngestError::Layer { source, .. }) => match source {
-            UnpackError::Tar(TarError::Tap(source)) | UnpackError::Times(source) => {
-                io_kind(source)
-            }
+            UnpackError::Tar(TarError::Tap(source)) | UnpackError::Times(source) => io_kind(source),
             // Names that the file system does not take.
             UnpackError::Io { source, .. }
                 if matches!(

@@ -1,13 +1,14 @@
 //! OCI image layout: `index.json` leads to manifests, perhaps over nested indexes, one for each
 //! platform.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hull_model::{Digest, Reference};
 use serde::Deserialize;
 
 use super::spool::Spool;
 use super::{LoadError, Plan, PlannedConfig};
+use crate::content::Pointer;
 use crate::limits::{
     LimitError, MAX_CONFIG_BYTES, MAX_IMAGES, MAX_INDEX_DEPTH, MAX_MANIFEST_BYTES,
 };
@@ -78,11 +79,38 @@ struct ManifestDoc {
     layers: Option<Vec<Descriptor>>,
 }
 
-/// The images that the layout holds for `platform` (`os/architecture[/variant]`).
-pub(super) fn plans(spool: &Spool, platform: &str) -> Result<Vec<Plan>, LoadError> {
+/// The documents that the layout has under full names.
+pub(super) fn named(spool: &Spool) -> Result<Vec<(Reference, Pointer)>, LoadError> {
     let bytes = spool.document(INDEX, INDEX, MANIFEST_LIMIT)?;
     let index: IndexDoc = parse(&bytes, INDEX)?;
-    let found = index.manifests.unwrap_or_default();
+    let mut found = Vec::new();
+    for descriptor in index.manifests.unwrap_or_default() {
+        if let Some(name) = name_of(&descriptor)? {
+            let pointer = Pointer {
+                digest: digest_of_descriptor(&descriptor)?,
+                size: descriptor.size.unwrap_or_default(),
+                media_type: descriptor.media_type,
+            };
+            found.push((name, pointer));
+        }
+        if found.len() > MAX_IMAGES {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The images that the layout holds for `platform` (`os/architecture[/variant]`), but for those
+/// documents that are `others`.
+pub(super) fn plans(
+    spool: &Spool,
+    platform: &str,
+    others: &BTreeSet<Digest>,
+) -> Result<Vec<Plan>, LoadError> {
+    let bytes = spool.document(INDEX, INDEX, MANIFEST_LIMIT)?;
+    let index: IndexDoc = parse(&bytes, INDEX)?;
+    let mut found = index.manifests.unwrap_or_default();
+    found.retain(|one| !digest_of_descriptor(one).is_ok_and(|digest| others.contains(&digest)));
     if found.len() > MAX_IMAGES {
         return Err(LimitError::Images {
             found: found.len(),
