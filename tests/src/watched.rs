@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hull_testkit::archive::Image;
-use hull_testkit::{Daemon, Output, fixtures};
+use hull_testkit::{Daemon, DaemonBuilder, Output, fixtures};
 
 use crate::liar::{Liar, Packed, Shelf};
 
@@ -38,7 +38,17 @@ impl Watched {
     /// If it does not start.
     #[must_use]
     pub fn start() -> Option<Self> {
-        let daemon = Daemon::builder().bare().start();
+        Self::of(Daemon::builder().bare())
+    }
+
+    /// The same, its data in memory: for so many files that a disk would be what is waited for.
+    #[must_use]
+    pub fn in_memory() -> Option<Self> {
+        Self::of(Daemon::builder().bare().small(4_000))
+    }
+
+    fn of(builder: DaemonBuilder) -> Option<Self> {
+        let daemon = builder.start();
         if daemon.is_docker() {
             return None;
         }
@@ -101,7 +111,7 @@ impl Watched {
     /// If it has.
     pub fn assert_empty(&self, what: &str) {
         for part in ["tmp", "layers", "l", "images"] {
-            let dir = self.daemon.data_dir().join("image").join(part);
+            let dir = self.daemon.data_seen().join("image").join(part);
             let left = fs::read_dir(&dir).expect("list").count();
             assert_eq!(left, 0, "{what}: {part}");
         }
@@ -123,6 +133,6 @@ impl Watched {
     /// Where layers lie.
     #[must_use]
     pub fn store(&self) -> PathBuf {
-        self.daemon.data_dir().join("image/layers")
+        self.daemon.data_seen().join("image/layers")
     }
 }

@@ -523,7 +523,7 @@ fn decompression_bombs_are_refused_within_bounded_memory() {
 
 #[test]
 fn ten_million_entries_are_refused_within_bounded_memory() {
-    let Some(watched) = Watched::start() else {
+    let Some(watched) = Watched::in_memory() else {
         return;
     };
     // 100,000 folders with long names, then the same again and again.

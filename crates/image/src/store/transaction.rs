@@ -2,6 +2,7 @@
 //! Whoever brings layers (an archive now, a registry the same way) implements [`LayerSource`].
 
 mod capture;
+mod early;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -17,6 +18,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 pub use self::capture::{CaptureError, Upper};
+use self::early::Early;
 use super::index::name_key;
 use super::record::{Image, ImageRecord, LayerMeta, RootKind};
 use super::{ImageStore, META_FILE, StoreError, files};
@@ -129,8 +131,11 @@ pub struct Transaction<'s> {
     fresh: BTreeMap<Digest, (PathBuf, LayerMeta)>,
     /// Layers that must not be removed meanwhile.
     pinned: Vec<Digest>,
+    /// Images whose records were written.
+    written: Vec<Digest>,
     numbers: AtomicUsize,
     at_once: usize,
+    early: Early,
 }
 
 impl ImageStore {
@@ -141,13 +146,16 @@ impl ImageStore {
     pub fn begin(&self) -> Result<Transaction<'_>, StoreError> {
         let dir = self.dirs.fresh();
         fs::create_dir(&dir).map_err(|e| StoreError::io("create", &dir, e))?;
+        early::spread(&dir);
         Ok(Transaction {
             store: self,
             dir,
             fresh: BTreeMap::new(),
             pinned: Vec::new(),
+            written: Vec::new(),
             numbers: AtomicUsize::new(0),
             at_once: default_at_once(),
+            early: Early::default(),
         })
     }
 }
@@ -241,15 +249,26 @@ impl Transaction<'_> {
                 }
             }
         };
-        if todo.len() > 1 {
-            std::thread::scope(|scope| {
-                for _ in 0..self.at_once.min(todo.len()) {
-                    scope.spawn(worker);
-                }
-            });
+        let synced = if todo.is_empty() {
+            Ok(())
         } else {
-            worker();
-        }
+            let (early, dir) = (&self.early, &self.dir);
+            let at_once = self.at_once.min(todo.len());
+            // Goes even if a worker panics.
+            let ending = early.begin();
+            std::thread::scope(|scope| {
+                let syncing = scope.spawn(|| early.run(dir));
+                let ending = ending;
+                std::thread::scope(|workers| {
+                    for _ in 0..at_once {
+                        workers.spawn(worker);
+                    }
+                });
+                drop(ending);
+                let broke_off = |_| Err(io::Error::other("the sync broke off"));
+                syncing.join().unwrap_or_else(broke_off)
+            })
+        };
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         for (number, result) in done {
             let out = result?;
@@ -258,6 +277,7 @@ impl Transaction<'_> {
             }
             self.keep(out)?;
         }
+        synced.map_err(|e| StoreError::io("sync", &self.dir, e))?;
         Ok(results.into_iter().flatten().collect())
     }
 
@@ -325,8 +345,10 @@ impl Transaction<'_> {
             Mode::empty(),
         )
         .map_err(|e| StoreError::io("open", &path, e))?;
-        let reported = AtomicU64::new(0);
+        let (reported, counted) = (AtomicU64::new(0), AtomicU64::new(0));
         let report = |bytes: u64| {
+            let before = counted.swap(bytes, Ordering::Relaxed);
+            self.early.add(bytes.saturating_sub(before));
             if total > 0 && bytes == total && reported.swap(bytes, Ordering::Relaxed) != bytes {
                 progress(LayerProgress::Fetched {
                     name: name.to_owned(),
@@ -386,6 +408,33 @@ impl Transaction<'_> {
     /// If a layer of an image is neither ingested nor stored, a configuration is malformed, or a
     /// file operation fails. Then no new name is visible.
     pub fn commit(mut self, images: Vec<NewImage>) -> Result<Vec<Image>, StoreError> {
+        let placed = self.place(images);
+        if placed.is_err() {
+            self.undo();
+        }
+        placed
+    }
+
+    /// Takes back what a commit that failed in its middle had moved into place: it was to take
+    /// room that there is not. What cannot be taken back is removed when the store is opened next.
+    fn undo(&mut self) {
+        let store = self.store;
+        {
+            let _writing = store.lock_writing();
+            store
+                .write_index()
+                .release(&std::mem::take(&mut self.pinned));
+            for id in std::mem::take(&mut self.written) {
+                if !store.read_index().images.contains_key(&id) {
+                    let _ = files::delete(&store.image_file(&id));
+                }
+            }
+            let _ = store.remove_unused_blobs();
+        }
+        let _ = store.remove_unused_layers();
+    }
+
+    fn place(&mut self, images: Vec<NewImage>) -> Result<Vec<Image>, StoreError> {
         let store = self.store;
         if !self.fresh.is_empty() {
             let dir =
@@ -397,7 +446,10 @@ impl Transaction<'_> {
             if !self.pin(&diff_id) {
                 let place = store.layer_dir(&diff_id);
                 fs::rename(&path, &place).map_err(|e| StoreError::io("rename", &place, e))?;
-                store.make_link(&meta)?;
+                if let Err(error) = store.make_link(&meta) {
+                    let _ = files::delete(&place);
+                    return Err(error);
+                }
                 let mut index = store.write_index();
                 index.layers.insert(diff_id, Arc::new(meta));
                 index.retain(&[diff_id]);
@@ -467,6 +519,7 @@ impl Transaction<'_> {
             tagged: (!image.names.is_empty()).then(now),
             source_stamp: image.source_stamp,
         };
+        self.written.push(id);
         store.dirs.write_json(&store.image_file(&id), &record)?;
         Ok((record, image.names))
     }
@@ -510,6 +563,9 @@ impl Read for Stoppable<'_> {
 pub fn parse_config(bytes: &[u8]) -> serde_json::Result<ImageConfig> {
     hull_model::json::check_values(bytes).map_err(serde::de::Error::custom)?;
     let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    if !value.is_object() {
+        return Err(serde::de::Error::custom("it is no object"));
+    }
     if let Some(object) = value.as_object_mut() {
         object.retain(|_, member| !member.is_null());
         if let Some(config) = object.get_mut("config").and_then(|c| c.as_object_mut()) {

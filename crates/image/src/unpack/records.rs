@@ -36,10 +36,7 @@ impl Records {
                 .sort_by_key(|&record| inodes.get(record as usize));
         }
         let known = |&record: &u32| self.inodes.get(record as usize).copied();
-        let record = match self
-            .sorted
-            .binary_search_by_key(&Some(inode), |record| known(record))
-        {
+        let record = match self.sorted.binary_search_by_key(&Some(inode), known) {
             Ok(at) => *self.sorted.get(at)?,
             Err(_) => {
                 let from = self.sorted.len();
