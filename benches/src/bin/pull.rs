@@ -57,6 +57,9 @@ struct Engine<'a> {
     clear: Box<dyn Fn() -> Result<()> + 'a>,
 }
 
+/// Makes a command line of arguments.
+type CommandLine<'a> = dyn Fn(&[&str]) -> Case + 'a;
+
 struct Bench {
     dir: PathBuf,
     size: Size,
@@ -221,7 +224,7 @@ impl Bench {
 
     /// Both have the image; each sends it to a registry that has nothing.
     fn push(&self) -> Result<[f64; 2]> {
-        let cases: [&dyn Fn(&[&str]) -> Case; 2] =
+        let cases: [&CommandLine<'_>; 2] =
             [&|args| self.hull.case(args), &|args| self.docker.case(args)];
         let mut times = [Vec::new(), Vec::new()];
         for _ in 0..self.size.others {
@@ -266,7 +269,7 @@ impl Bench {
         if self.hull.case(&["commit", "--help"]).once().is_err() {
             return Ok(None);
         }
-        let cases: [&dyn Fn(&[&str]) -> Case; 2] =
+        let cases: [&CommandLine<'_>; 2] =
             [&|args| self.hull.case(args), &|args| self.docker.case(args)];
         let mut times = [Vec::new(), Vec::new()];
         let name = self.full();

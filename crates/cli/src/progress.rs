@@ -35,12 +35,11 @@ pub(crate) async fn transfer(
     total: Option<u64>,
     quiet: bool,
 ) -> Result<(), CliError> {
-    if quiet {
+    let Some(bars) = terminal_bars(quiet) else {
         return Messages::new(None, Target::Stdout)
             .show(request.await?)
             .await;
-    }
-    let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+    };
     let upload = bars.add(upload_bar(total));
     let work = async {
         Messages::new(Some(bars.clone()), Target::Stdout)
@@ -67,6 +66,12 @@ pub(crate) async fn transfer(
     result
 }
 
+/// Bars, if standard output is a terminal to draw them on.
+fn terminal_bars(quiet: bool) -> Option<MultiProgress> {
+    let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stdout());
+    (!quiet && !bars.is_hidden()).then_some(bars)
+}
+
 fn upload_bar(total: Option<u64>) -> ProgressBar {
     let template = match total {
         Some(_) => "{msg:>10} [{bar:40}] {bytes}/{total_bytes} {bytes_per_sec}",
@@ -88,8 +93,10 @@ pub(crate) async fn messages(
     target: Target,
     quiet: bool,
 ) -> Result<(), CliError> {
-    let bars = (!quiet && target == Target::Stdout)
-        .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
+    let bars = match target {
+        Target::Stdout => terminal_bars(quiet),
+        Target::Stderr | Target::Nowhere => None,
+    };
     Messages::new(bars, target).show(stream).await
 }
 
@@ -141,37 +148,56 @@ impl Messages {
                 Ok(())
             }
             _ if message.status.is_empty() => Ok(()),
-            _ if !message.id.is_empty() && self.by_id.contains_key(&message.id) => {
-                if let Some(bar) = self.by_id.get(&message.id) {
-                    bar.set_message(format!("{}: {}", message.id, message.status));
-                }
-                Ok(())
-            }
             _ if message.id.is_empty() => self.print(&format!("{}\n", message.status)),
-            _ => self.print(&format!("{}: {}\n", message.id, message.status)),
+            // Of the whole: it stays.
+            None => self.print(&format!("{}: {}\n", message.id, message.status)),
+            Some(_) => self.state(&message.id, &message.status),
         }
     }
 
     /// Moves the bar of a step; without a terminal steps are not shown.
     fn step(&mut self, id: &str, status: &str, current: i64, total: i64) {
-        let Some(bars) = &self.bars else { return };
+        let Some(bar) = self.line(id) else { return };
+        let template = if total > 0 {
+            "{msg} [{bar:40}] {bytes}/{total_bytes}"
+        } else {
+            "{msg} {bytes}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_length(u64::try_from(total).unwrap_or(0));
+        bar.set_position(u64::try_from(current).unwrap_or(0));
+        bar.set_message(format!("{id}: {status}"));
+    }
+
+    /// Shows what has become of something: in its place on a terminal, else as a line more.
+    fn state(&mut self, id: &str, status: &str) -> Result<(), CliError> {
+        let text = format!("{id}: {status}");
+        match self.line(id) {
+            Some(bar) => {
+                if let Ok(style) = ProgressStyle::with_template("{msg}") {
+                    bar.set_style(style);
+                }
+                bar.set_message(text);
+                Ok(())
+            }
+            // Nothing has a place, or this came too late for one.
+            None => self.print(&(text + "\n")),
+        }
+    }
+
+    /// The place of something on the terminal.
+    fn line(&mut self, id: &str) -> Option<&ProgressBar> {
+        let bars = self.bars.as_ref()?;
         if !self.by_id.contains_key(id) {
             if self.by_id.len() >= MAX_BARS {
-                return;
+                return None;
             }
-            let bar = bars.add(ProgressBar::new(u64::try_from(total).unwrap_or(0)));
-            if let Ok(style) =
-                ProgressStyle::with_template("{msg} [{bar:40}] {bytes}/{total_bytes}")
-            {
-                bar.set_style(style.progress_chars("=> "));
-            }
+            let bar = bars.add(ProgressBar::new(0));
             self.by_id.insert(id.to_owned(), bar);
         }
-        if let Some(bar) = self.by_id.get(id) {
-            bar.set_length(u64::try_from(total).unwrap_or(0));
-            bar.set_position(u64::try_from(current).unwrap_or(0));
-            bar.set_message(format!("{id}: {status}"));
-        }
+        self.by_id.get(id)
     }
 
     fn print(&self, text: &str) -> Result<(), CliError> {

@@ -47,7 +47,10 @@ impl Pax {
                     if self.xattrs.len() >= MAX_XATTRS {
                         return Err("more than MAX_XATTRS extended attributes");
                     }
-                    self.xattrs.push((attribute.to_vec(), value.to_vec()));
+                    // An empty value takes the record back, as in pax(1) and Go.
+                    if !value.is_empty() {
+                        self.xattrs.push((attribute.to_vec(), value.to_vec()));
+                    }
                 } else if let Some(sparse) = key.strip_prefix(b"GNU.sparse.") {
                     self.sparse.record(sparse, value)?;
                 }

@@ -366,16 +366,17 @@ impl Tree {
             )
             .map_err(|e| UnpackError::io("set owner of", path, e))?;
         }
-        if !symlink && (chown || stat.st_mode & 0o7777 != entry.mode) {
-            let mode = Mode::from_raw_mode(entry.mode);
-            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
-                .map_err(|e| UnpackError::io("set mode of", path, e))?;
-        }
         for (key, value) in &entry.xattrs {
             let link = self_path(parent, name);
             self.xattr(path, key, |key| {
                 lsetxattr(&link[..], key, value, XattrFlags::empty())
             })?;
+        }
+        let mode_differs = stat.st_mode & 0o7777 != entry.mode;
+        if !symlink && (chown || !entry.xattrs.is_empty() || mode_differs) {
+            let mode = Mode::from_raw_mode(entry.mode);
+            rustix::fs::chmodat(parent, name, mode, AtFlags::empty())
+                .map_err(|e| UnpackError::io("set mode of", path, e))?;
         }
         let wanted = times(entry.mtime);
         let Timespec { tv_sec, tv_nsec } = wanted.last_modification;
@@ -521,8 +522,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Owner, then mode (a change of owner clears set-id bits), then attributes (it clears file
-    /// capabilities too); what is right already is left alone. A group may be wrong without having
+    /// Owner, then attributes (a change of owner clears file capabilities), then mode (it clears
+    /// set-id bits too); what is right already is left alone. A group may be wrong without having
     /// been set: it is inherited from a folder with the set-group bit. Returns the inode's number.
     fn apply_meta(
         &mut self,
@@ -540,14 +541,15 @@ impl Tree {
             )
             .map_err(|e| UnpackError::io("set owner of", path, e))?;
         }
-        if chown || stat.st_mode & 0o7777 != entry.mode {
-            fchmod(fd, Mode::from_raw_mode(entry.mode))
-                .map_err(|e| UnpackError::io("set mode of", path, e))?;
-        }
         for (key, value) in &entry.xattrs {
             self.xattr(path, key, |key| {
                 fsetxattr(fd, key, value, XattrFlags::empty())
             })?;
+        }
+        // Among the attributes may be a list of access rights, which changes the mode.
+        if chown || !entry.xattrs.is_empty() || stat.st_mode & 0o7777 != entry.mode {
+            fchmod(fd, Mode::from_raw_mode(entry.mode))
+                .map_err(|e| UnpackError::io("set mode of", path, e))?;
         }
         Ok(stat.st_ino)
     }
