@@ -1,6 +1,9 @@
-//! `commit` and `diff` beside Docker's own, and what a committed image is afterwards.
+//! `commit` and `diff` beside Docker's own, and what a committed image is afterwards; `import` of an
+//! address.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 
 use hull_testkit::{Daemon, Output, Run, archive::Layer};
 use hull_tests::docker::Dockerd;
@@ -209,6 +212,9 @@ fn commit_of_what_runs_freezes_it_meanwhile_and_the_image_runs() {
     daemon.ok(["commit", "dd", "made:4"]);
     assert_eq!(run("made:4"), "two");
     assert_eq!(daemon.inspect("made:4", "{{len .RootFS.Layers}}"), "3");
+    let history = daemon.ok(["history", "-q", "--no-trunc", "made:4"]);
+    let ids = ["made:4", "made:2", IMAGE].map(|name| daemon.inspect(name, "{{.Id}}"));
+    assert_eq!(history.lines().collect::<Vec<_>>(), ids);
     assert_eq!(
         daemon.inspect("made:4", "{{.Parent}}"),
         daemon.inspect("made:2", "{{.Id}}")
@@ -266,7 +272,7 @@ fn commit_of_what_changed_nothing_adds_no_layer() {
     let layers = |name: &str| daemon.inspect(name, "{{json .RootFS.Layers}}");
     assert_eq!(layers("same"), layers(IMAGE));
     daemon.ok(["commit", "-c", "ENTRYPOINT [\"/bin/echo\"]", "cc", "echo"]);
-    assert_eq!(daemon.inspect("echo", "{{json .Config.Cmd}}"), "null");
+    assert_eq!(daemon.inspect("echo", "{{len .Config.Cmd}}"), "0");
     assert_eq!(daemon.ok(["run", "--rm", "echo", "said"]), "said");
 }
 
@@ -326,4 +332,49 @@ fn commit_and_cp_by_dockers_client_work() {
         "/home/f",
     ]);
     assert_eq!(out.ok(), "by docker");
+}
+
+/// Serves one file over HTTP to whoever asks, for as long as the test runs; returns the port.
+fn serve(name: &'static str, content: Vec<u8>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let port = listener.local_addr().expect("address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(&stream);
+            let mut line = String::new();
+            if reader.read_line(&mut line).is_err() {
+                continue;
+            }
+            let found = line.split(' ').nth(1) == Some(name);
+            while matches!(reader.read_line(&mut line), Ok(n) if n > 2) {}
+            let (status, body) = match found {
+                true => ("200 OK", &content[..]),
+                false => ("404 Not Found", &b"no"[..]),
+            };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let mut stream = &stream;
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(body);
+        }
+    });
+    port
+}
+
+#[test]
+fn import_takes_an_address_a_platform_and_changes() {
+    let daemon = Daemon::builder().bare().start();
+    let tar = Layer::new().file("f", 0o644, b"from the web").finish();
+    let port = serve("/root.tar", tar);
+    let url = |name: &str| format!("http://127.0.0.1:{port}/{name}");
+    let options = ["import", "-c", "CMD [\"x\"]", "--platform", "linux/arm64"];
+    daemon.ok(options.iter().chain(&[&url("root.tar")[..], "web:1"]));
+    let format = "{{.Architecture}} {{json .Config.Cmd}} {{.Comment}}";
+    let said = format!("arm64 [\"x\"] Imported from {}", url("root.tar"));
+    assert_eq!(daemon.inspect("web:1", format), said);
+    let answer = daemon.hull(["import", &url("nothing.tar")]);
+    answer.fails_saying(1, "not");
+    assert_eq!(daemon.ok(["images", "-q"]).lines().count(), 1);
 }

@@ -176,10 +176,13 @@ fn copied(client: &Client<'_>) -> (Tree, Tree) {
     )
 }
 
-/// Folders have the time of the copy.
+/// Folders have the time of the copy, and Docker's archives whole seconds.
 fn comparable(mut tree: Tree) -> Tree {
-    for node in tree.values_mut().filter(|node| node.kind == "dir") {
-        node.mtime = (0, 0);
+    for node in tree.values_mut() {
+        node.mtime = match node.kind {
+            "dir" => (0, 0),
+            _ => (node.mtime.0, 0),
+        };
     }
     tree
 }

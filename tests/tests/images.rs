@@ -168,6 +168,48 @@ fn save_then_load_gives_the_same_image() {
 }
 
 #[test]
+fn save_of_several_images_is_loaded_through_pipes_in_both_forms() {
+    let daemon = Daemon::new();
+    Image::new("second:1")
+        .busybox()
+        .layer(Layer::new().file("mark", 0o644, b"second"))
+        .write(&daemon.scratch().join("second.tar"));
+    daemon.load(&daemon.scratch().join("second.tar"));
+    let ids = |daemon: &Daemon| {
+        ["busybox", "second:1"].map(|name| daemon.ok(["image", "inspect", "-f", "{{.Id}}", name]))
+    };
+    let saved = daemon.hull(["save", "busybox", "second:1"]);
+    saved.ok();
+    // The same archive is an OCI layout: without what is Docker's it is nothing else.
+    let path = daemon.scratch().join("both.tar");
+    fs::write(&path, &saved.bytes).unwrap();
+    Run::new("tar")
+        .args([
+            "--delete",
+            "-f",
+            &text(&path),
+            "manifest.json",
+            "repositories",
+        ])
+        .ok();
+    for bytes in [saved.bytes, fs::read(&path).unwrap()] {
+        let other = Daemon::builder().bare().start();
+        let out = other.cli(["load"]).input(bytes).ok();
+        assert!(
+            out.contains("busybox:latest") && out.contains("second:1"),
+            "{out}"
+        );
+        assert_eq!(ids(&other), ids(&daemon));
+        assert_eq!(
+            other.ok(["run", "--rm", "second:1", "cat", "/mark"]),
+            "second"
+        );
+    }
+    let arm = daemon.cli(["load", "--platform", "linux/arm64"]);
+    arm.input(fs::read(&path).unwrap()).run().fails(1);
+}
+
+#[test]
 fn import_makes_an_image_and_export_writes_a_container() {
     let daemon = Daemon::new();
     daemon.ok([

@@ -1,4 +1,4 @@
-//! Requests about the files of a container: copied, compared, committed.
+//! Requests that move files: of a container, copied, compared, committed; of an archive, loaded.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -70,6 +70,21 @@ impl Client {
         self.bytes(Method::PUT, &archive(name, query), content)
             .await
             .map(drop)
+    }
+
+    /// `POST /images/load` of the images for one platform; the reply is progress, one JSON object
+    /// a line.
+    pub async fn image_load_of(
+        &self,
+        archive: RequestBody,
+        quiet: bool,
+        platform: Option<&str>,
+    ) -> Result<ByteStream, ClientError> {
+        let query = Query::new()
+            .set("quiet", if quiet { "1" } else { "0" })
+            .set_opt("platform", platform);
+        let path = format!("/images/load{}", query.as_str());
+        self.stream(Method::POST, &path, archive).await
     }
 
     /// `GET /containers/{name}/changes`.

@@ -16,6 +16,7 @@ mod challenge;
 mod client;
 mod credentials;
 mod document;
+mod download;
 mod error;
 mod hosts;
 mod link;
@@ -36,6 +37,7 @@ pub use credentials::Credentials;
 pub use document::{
     Descriptor, Document, Index, Manifest, Parsed, PlatformOf, is_about_another, media,
 };
+pub use download::Download;
 pub use error::RegistryError;
 pub use platform::fits;
 pub use proxy::Proxies;

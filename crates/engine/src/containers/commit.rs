@@ -159,11 +159,10 @@ impl Engine {
             dir: dir.as_fd(),
             merged: &merged,
         });
-        Ok(self
-            .images
+        self.images
             .store
             .commit(image.stored(), upper, options)
-            .map_err(Error::from)?)
+            .map_err(Error::from)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::split::{SplitReader, TREE_DIR};
 /// One line of an image's history, newest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryLine {
-    /// The image id, for the newest line; layers below have no image of their own.
+    /// The image id, for the newest line and where an image that it was made of ended.
     pub id: Option<Digest>,
     /// RFC 3339, if recorded.
     pub created: Option<String>,
@@ -187,6 +187,20 @@ impl ImageStore {
                 comment: String::new(),
                 tags: Vec::new(),
             });
+        }
+        // Images that this one was made of, and that are here, stand where they ended.
+        for id in index.ancestors(&image.record) {
+            let Some(record) = index.by_id(&id) else {
+                continue;
+            };
+            let config = &record.config;
+            let told = config.history.iter().filter(|h| !h.empty_layer).count();
+            let untold = record.layers().len().saturating_sub(told);
+            let end = (config.history.len() + untold).checked_sub(1);
+            if let Some(line) = end.and_then(|end| lines.get_mut(end)) {
+                line.id = Some(id);
+                line.tags = index.image(record).familiar_tags();
+            }
         }
         lines.reverse();
         if let Some(first) = lines.first_mut() {

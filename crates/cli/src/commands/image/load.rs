@@ -16,6 +16,9 @@ pub(crate) struct LoadArgs {
     /// Read from tar archive file, instead of STDIN
     #[arg(short, long, value_name = "string")]
     input: Option<String>,
+    /// Load only the given platform. Formatted as os[/arch[/variant]] (e.g., "linux/amd64")
+    #[arg(long, value_name = "string")]
+    platform: Option<String>,
     /// Suppress the load output
     #[arg(short, long)]
     quiet: bool,
@@ -43,7 +46,7 @@ async fn run(context: &Context, args: LoadArgs) -> Result<u8, CliError> {
     let archive = upload(path)?;
     let client = context.client().await?;
     let quiet = args.quiet || !terminal::stdout_is_terminal();
-    let request = client.image_load(archive.body, quiet);
+    let request = client.image_load_of(archive.body, quiet, args.platform.as_deref());
     progress::transfer(request, &archive.sent, archive.total, quiet).await?;
     Ok(0)
 }
