@@ -54,6 +54,12 @@ pub(crate) fn update(args: &Update, store: &Store, log: &Log) -> Result<()> {
         }
     }
     if let Some(unit) = &record.systemd {
+        if plan.extra.memory_check_before_update {
+            // systemd sets what does not fit, and the kernel kills: the group itself is asked first.
+            group
+                .apply_with(&plan.resources, &plan.extra)
+                .map_err(spec::name_limit)?;
+        }
         systemd::update(unit, &plan, &host)?;
     }
     warnings.extend(
