@@ -1,4 +1,5 @@
-//! What hull-oci costs beside runc and crun: `cargo xtask bench oci`.
+//! What hull-oci costs beside runc and crun: `cargo xtask bench oci`. With `--rounds N` each command
+//! is timed so often; fewer than the usual 51 are for a look, not for a claim.
 //!
 //! Beside runc both make control groups. Debian's crun refuses those of a hybrid host, so beside
 //! crun both make none: the second half runs in a mount namespace in which the control groups are
@@ -14,10 +15,10 @@ use hull_benches::report::{Row, table, write};
 use hull_benches::runc::Bundle;
 use hull_testkit::{fixtures, paths};
 
-/// Runs of each command that count.
+/// Runs of each command that count, and as many with dropped caches.
 const ROUNDS: usize = 51;
-/// The same with dropped caches.
-const COLD_ROUNDS: usize = 51;
+/// Argument with another number.
+const ROUNDS_ARGUMENT: &str = "--rounds";
 /// Runs whose peak memory is read.
 const PEAK_ROUNDS: usize = 11;
 /// Memory limits that are tried, in KiB.
@@ -90,15 +91,15 @@ fn timed(pair: &[&Runtime; 2], bundle: &Path, rounds: usize, cold: bool) -> Resu
 }
 
 /// All figures of two runtimes on one bundle.
-fn measure(hull: &Runtime, peer: &Runtime, bundle: &Path) -> Result<Figures> {
+fn measure(hull: &Runtime, peer: &Runtime, bundle: &Path, rounds: usize) -> Result<Figures> {
     let sleeper = bundle_like(bundle, "sleeper", &["/bin/sleep", "100000"], None)?;
     let pair = [hull, peer];
     for runtime in pair {
         runtime.start_sleeper(&sleeper)?;
     }
-    let warm = timed(&pair, bundle, ROUNDS, false)?;
+    let warm = timed(&pair, bundle, rounds, false)?;
     let cold = match drop_caches() {
-        Ok(()) => timed(&pair, bundle, COLD_ROUNDS, true)?,
+        Ok(()) => timed(&pair, bundle, rounds, true)?,
         Err(_) => Vec::new(),
     };
     let mut peaks = Vec::new();
@@ -152,17 +153,17 @@ fn hull_oci(dir: &Path, options: &[&str]) -> Result<Runtime> {
 
 /// Measures beside crun where no control group can be made, and prints the figures for the first
 /// half of the bench.
-fn without_groups(dir: &Path) -> Result<()> {
+fn without_groups(dir: &Path, rounds: usize) -> Result<()> {
     let hull = hull_oci(dir, &["--rootless", "true"])?;
     let crun = Runtime::new("crun", "crun".into(), dir, &["--cgroup-manager=disabled"])?;
-    let figures = measure(&hull, &crun, &dir.join("bundle"))?;
+    let figures = measure(&hull, &crun, &dir.join("bundle"), rounds)?;
     let all = [figures.warm, figures.cold, figures.peaks];
     serde_json::to_writer(std::io::stdout().lock(), &all)?;
     Ok(())
 }
 
 /// Runs the second half in a mount namespace of its own.
-fn beside_crun() -> Result<Figures> {
+fn beside_crun(rounds: usize) -> Result<Figures> {
     let own = std::env::current_exe()?;
     let output = Command::new("unshare")
         .args([
@@ -174,7 +175,7 @@ fn beside_crun() -> Result<Figures> {
             HIDE_GROUPS,
         ])
         .arg(own)
-        .arg(WITHOUT_GROUPS)
+        .args([WITHOUT_GROUPS, ROUNDS_ARGUMENT, &rounds.to_string()])
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run unshare")?;
@@ -227,18 +228,32 @@ fn rows_of(figures: &Figures, peer: &'static str, which: usize, promised: f64) -
     rows
 }
 
+/// The number of rounds that is asked for.
+fn rounds(args: &[String]) -> Result<usize> {
+    let Some(at) = args.iter().position(|word| word == ROUNDS_ARGUMENT) else {
+        return Ok(ROUNDS);
+    };
+    let number = args.get(at + 1).and_then(|text| text.parse().ok());
+    match number {
+        Some(rounds) if rounds > 0 => Ok(rounds),
+        _ => bail!("{ROUNDS_ARGUMENT} wants a number above zero"),
+    }
+}
+
 fn main() -> Result<()> {
     let dir: PathBuf = paths::target().join("bench").join("oci");
     std::fs::create_dir_all(&dir)?;
-    if std::env::args().nth(1).as_deref() == Some(WITHOUT_GROUPS) {
-        return without_groups(&dir);
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = rounds(&args)?;
+    if args.first().is_some_and(|word| word == WITHOUT_GROUPS) {
+        return without_groups(&dir, rounds);
     }
     let bundle = Bundle::make(&dir, &fixtures::busybox_layer())?;
     let hull = hull_oci(&dir, &[])?;
     let runc = Runtime::new("runc", "runc".into(), &dir, &[])?;
     // The same for all: the absolute path spares nobody a search.
     let bundle = bundle_like(bundle.dir(), "bundle", &["/bin/true"], None)?;
-    let figures = measure(&hull, &runc, &bundle)?;
+    let figures = measure(&hull, &runc, &bundle, rounds)?;
     let mut rows = rows_of(&figures, "runc", 0, 2.0);
     let least = floor(&hull, &bundle, false)?;
     let what = "smallest memory limit for true, KiB";
@@ -252,7 +267,7 @@ fn main() -> Result<()> {
         rows.push(row("cold-floor-runc", what, pair, "runc", 1.0));
     }
     drop((hull, runc));
-    rows.extend(rows_of(&beside_crun()?, "crun", 1, 1.0));
+    rows.extend(rows_of(&beside_crun(rounds)?, "crun", 1, 1.0));
 
     write(&paths::target().join("bench"), "oci", &rows)?;
     let mut text = table(&rows);
