@@ -12,6 +12,10 @@ use hull_image::unpack::{Expectation, unpack_layer};
 
 /// Most bytes of one input's tar: a longer one tells nothing more.
 const MAX_BYTES: u64 = 1 << 20;
+/// Size of a block.
+const BLOCK: usize = 512;
+/// How gzip begins.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Most entries unpacked.
 const MAX_ENTRIES: u64 = 200;
 
@@ -26,9 +30,35 @@ impl Tap for Whole {
     }
 }
 
+/// The same with the checksum of each header right: without, nearly every change would be refused
+/// for that alone.
+fn sealed(data: &[u8]) -> Vec<u8> {
+    let mut tar = data.to_vec();
+    let mut at = 0;
+    while let Some(block) = tar.get_mut(at..at + BLOCK) {
+        if let Some(field) = block.get_mut(148..156) {
+            field.fill(b' ');
+        }
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        if let Some(field) = block.get_mut(148..156) {
+            field.copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        let size = block.get(124..136).unwrap_or_default();
+        let size: String = size.iter().map(|&byte| char::from(byte)).collect();
+        let size = usize::from_str_radix(size.trim_matches(['\0', ' ']), 8).unwrap_or(0);
+        at += BLOCK + size.min(data.len()).next_multiple_of(BLOCK);
+    }
+    tar
+}
+
 /// A tar that is read: headers and payloads together are its bytes, and sparse files keep what
 /// they promise.
 pub(crate) fn tar(data: &[u8]) {
+    read(data);
+    read(&sealed(data));
+}
+
+fn read(data: &[u8]) {
     let mut reader = TarReader::new(data, Whole::default());
     loop {
         let entry = match reader.next_entry() {
@@ -70,6 +100,13 @@ pub(crate) fn tar(data: &[u8]) {
 
 /// A layer that is unpacked: it stays in its folder, and gives back the bytes it came from.
 pub(crate) fn unpack(data: &[u8]) {
+    unpack_once(data);
+    if !data.starts_with(&GZIP) {
+        unpack_once(&sealed(data));
+    }
+}
+
+fn unpack_once(data: &[u8]) {
     // In memory where that is possible.
     let place = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())

@@ -106,6 +106,36 @@ pub fn json(data: &[u8], other: Option<&[u8]>, seed: u32) -> Option<Vec<u8>> {
     serde_json::to_vec(&root).ok()
 }
 
+/// A changed copy of bytes that are no JSON: a byte or a number here and there, a part twice or not
+/// at all.
+#[must_use]
+pub fn bytes(data: &[u8], seed: u32) -> Vec<u8> {
+    let mut out = data.to_vec();
+    let mut numbers = Numbers::new(seed);
+    for _ in 0..=numbers.below(4) {
+        let at = numbers.below(out.len());
+        let len = numbers.below(40).min(out.len() - at);
+        match numbers.below(6) {
+            0 => drop(out.drain(at..at + len)),
+            1 => {
+                let part = out.get(at..at + len).unwrap_or_default().to_vec();
+                out.splice(at..at, part);
+            }
+            2 => {
+                let text = numbers.pick(&TEXTS).copied().unwrap_or_default();
+                let end = (at + text.len()).min(out.len());
+                out.splice(at..end, text.bytes());
+            }
+            _ => {
+                if let Some(byte) = out.get_mut(at) {
+                    *byte = u8::try_from(numbers.below(256)).unwrap_or(0);
+                }
+            }
+        }
+    }
+    out
+}
+
 fn change(node: &mut Value, gift: Option<Value>, numbers: &mut Numbers) {
     if numbers.below(5) == 0
         && let Some(gift) = gift.clone().filter(|gift| depth(gift) < MAX_DEPTH / 2)

@@ -16,7 +16,11 @@ pub(crate) fn reference(data: &[u8]) {
     };
     for written in [name.to_string(), name.familiar()] {
         let again = Reference::from_str(&written);
-        assert_eq!(again.ok().as_ref(), Some(&name), "{text:?} became {written:?}");
+        assert_eq!(
+            again.ok().as_ref(),
+            Some(&name),
+            "{text:?} became {written:?}"
+        );
     }
     // It becomes part of addresses and of names of files.
     let good = |c: char| c.is_ascii_alphanumeric() || "._-/:".contains(c);
