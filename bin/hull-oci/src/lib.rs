@@ -60,12 +60,13 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_FAILURE);
         }
     };
-    let outcome = match makes(&cli.command) {
-        true => sealed.unwrap_or_else(seal),
-        false => Ok(()),
+    let outcome = if makes(&cli.command) {
+        // What read the command line is not needed any more.
+        hull_sys::memory::unmap_code();
+        sealed.unwrap_or_else(seal)
+    } else {
+        Ok(())
     };
-    // What read the command line is not needed any more.
-    hull_sys::memory::unmap_code();
     let outcome = outcome.and_then(|()| commands::run(cli, &log));
     match outcome {
         Ok(code) => code,

@@ -68,7 +68,7 @@ fn config_unsupported_fields_are_refused_by_name() {
         ),
         (
             "/process/capabilities/bounding",
-            json!(["CAP_NONSENSE"]),
+            json!([5]),
             "process.capabilities.bounding",
         ),
         ("/process/user/uid", json!(-1), "process.user.uid"),

@@ -15,9 +15,21 @@ fn make_below(runtime: &Runtime, id: &str, name: &str) -> Vec<PathBuf> {
     let made: Vec<PathBuf> = made.collect();
     for dir in &made {
         fs::create_dir(dir).expect("group");
+        // A new cpuset of v1 takes no process.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let above = dir.parent().expect("parent").join(file);
+            if above.exists() && name_is_v1(dir) {
+                let text = fs::read_to_string(above).expect("read");
+                fs::write(dir.join(file), text.trim()).expect("write");
+            }
+        }
     }
     assert!(!made.is_empty());
     made
+}
+
+fn name_is_v1(dir: &Path) -> bool {
+    dir.join("tasks").exists()
 }
 
 /// Path of the process in the hierarchy of a controller.
@@ -74,6 +86,10 @@ fn exec_cgroup_runs_below_the_container_as_under_runc() {
             &["--cgroup", "sub", "--cgroup", "sub"],
             &["--cgroup", ":sub"],
         ] {
+            // Debian's runc takes an empty name for that of all.
+            if bad[1].starts_with(':') && !runtime.is_ours() {
+                continue;
+            }
             let all = [&["exec"], bad, &["c", "true"]].concat();
             let said = runtime.fails(&all);
             if runtime.is_ours() {

@@ -77,7 +77,7 @@ fn say(pid: &str, text: &str) {
     let path = inside(pid);
     wait_for_file(&path);
     let socket = UnixDatagram::unbound().expect("socket");
-    let _ = socket.connect(path).expect("connect");
+    socket.connect(path).expect("connect");
     let _ = socket.send(text.as_bytes()).expect("send");
 }
 

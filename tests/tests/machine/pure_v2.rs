@@ -5,7 +5,7 @@ use hull_testkit::machine::Guest;
 
 use crate::kit::{Scratch, furnish};
 
-const COMMANDS: [(&str, &str); 16] = [
+const COMMANDS: [(&str, &str); 17] = [
     (
         "facts",
         "uname -r; cat /sys/fs/cgroup/cgroup.controllers; test ! -e /sys/fs/cgroup/memory",
@@ -142,6 +142,21 @@ has /sys/fs/cgroup/box/all/cgroup.events "populated 0"; hull-oci delete all || f
 make apparmor '.process.args = ["sh","-c","cat /proc/self/attr/current; echo x >/tmp/x; test -e /tmp/x && echo WRITTEN"] | .process.apparmorProfile = "box-test"'
 run apparmor 2>&1"#,
     ),
+    // Groups below the container's: named, and found where the first process has gone to one of them
+    // and the container's own, which has given its controllers away, takes none.
+    (
+        "below",
+        r#"make below '.process.args = ["sleep","100"] | .linux.cgroupsPath = "/box/below" | .linux.namespaces |= map(select(.type != "cgroup"))'
+hull-oci run -d --bundle $B/below below </dev/null || fail run
+G=/sys/fs/cgroup/box/below; mkdir $G/sub
+test "$(hull-oci exec below cat /proc/self/cgroup)" = 0::/box/below || fail own
+test "$(hull-oci exec --cgroup /sub below cat /proc/self/cgroup)" = 0::/box/below/sub || fail named
+hull-oci exec --cgroup pids:sub below true && fail "a controller of v1"
+hull-oci exec --cgroup ../all below true && fail "outside"
+cat $G/cgroup.procs >$G/sub/cgroup.procs; echo +pids >$G/cgroup.subtree_control || fail divide
+test "$(hull-oci exec below cat /proc/self/cgroup)" = 0::/box/below/sub || fail found
+hull-oci delete -f below || fail delete; test ! -e $G && echo whole"#,
+    ),
     (
         "end",
         "test -z \"$(hull-oci list -q)\" || fail list; find /sys/fs/cgroup/box /sys/fs/cgroup/hull-oci -mindepth 1 -type d | grep -v /box/deep && fail groups; pgrep -a sleep && fail processes; ls -A /run/hull-oci; echo clean",
@@ -153,7 +168,7 @@ fn oci_on_pure_cgroup_v2() {
     let scratch = Scratch::new("v2");
     let report = furnish(Guest::script(&scratch.0), &COMMANDS).run();
     report.check("facts", 0, "cpuset cpu io memory hugetlb pids rdma misc");
-    for name in ["life", "limits", "idle", "update", "oom", "all"] {
+    for name in ["life", "limits", "idle", "update", "oom", "all", "below"] {
         report.check(name, 0, "whole");
     }
     report.check("runc", 0, "memory.high 59998208");

@@ -32,6 +32,8 @@ pub(crate) struct Made {
     pub(crate) unit: Option<SystemdUnit>,
     /// By which its program says that it is ready.
     pub(crate) ready: Option<Proxy>,
+    /// Where it was made.
+    pub(crate) host: Host,
 }
 
 pub(crate) fn create(args: &Create, store: &Store, log: &Log) -> Result<()> {
@@ -110,6 +112,7 @@ pub(crate) fn make(args: &Create, store: &Store, log: &Log, manner: &Manner) -> 
             record,
             unit: translated.plan.cgroup.systemd,
             ready,
+            host,
         }),
         Err(error) => {
             if let Some(unit) = unit {

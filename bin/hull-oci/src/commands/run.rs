@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use hull_container::Host;
 use hull_sys::pidfd;
 
 use super::create::{Made, Manner, make};
@@ -53,7 +52,7 @@ fn go(made: &Made, store: &Store, log: &Log) -> Result<()> {
     if made.record.hooks.is_empty() {
         return Ok(());
     }
-    start::begin(&made.entry, &made.record, store, &Host::detect()?, log)
+    start::begin(&made.entry, &made.record, store, &made.host, log)
 }
 
 /// Takes away what the container leaves.
@@ -71,7 +70,7 @@ fn clean_up(made: Made, args: &Run, log: &Log) -> Result<()> {
         if let Err(error) = made.launched.cgroup.remove() {
             log.warn(&error.to_string());
         }
-        spec::remove_parents(&made.record.cgroup, &Host::detect()?);
+        spec::remove_parents(&made.record.cgroup, &made.host);
         if made.launched.root_mount.is_some() {
             made.record.detach_root();
         }
