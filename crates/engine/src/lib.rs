@@ -116,6 +116,7 @@ impl Engine {
                 "a record cannot be read: it is left alone"
             );
         }
+        let all_known = loaded.unreadable.is_empty();
         let found = reconcile::find(&settings, loaded.containers).await;
         let network = networks::open(&settings, &found)?;
         match &network {
@@ -158,7 +159,7 @@ impl Engine {
             settings,
         });
         engine.adopt(found).await;
-        engine.start_gc();
+        engine.start_gc(all_known);
         Ok(engine)
     }
 

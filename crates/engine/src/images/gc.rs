@@ -180,13 +180,14 @@ impl Engine {
         }
     }
 
-    /// Begins to collect by the policy, until the daemon stops.
-    pub(crate) fn start_gc(self: &Arc<Self>) {
+    /// Begins to collect by the policy, until the daemon stops. Not where the records of some
+    /// containers cannot be read: nobody knows which images they need.
+    pub(crate) fn start_gc(self: &Arc<Self>, all_known: bool) {
         for warning in self.images.store.warnings() {
             tracing::warn!("{warning}");
         }
         let interval = self.settings.gc.interval.unwrap_or(INTERVAL);
-        if !interval.is_zero() {
+        if !interval.is_zero() && all_known {
             let settings = &self.settings.gc;
             // A budget is looked at when something came, too, and not only once in a while.
             let glance = settings.keep_size.map(|_| settings.grace().max(GLANCE));

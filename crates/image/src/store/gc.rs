@@ -121,6 +121,7 @@ impl ImageStore {
         for path in trash {
             files::delete(&path)?;
         }
+        self.catch_up_names();
         report.documents = {
             let _writing = self.lock_writing();
             self.remove_unused_blobs()?

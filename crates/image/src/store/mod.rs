@@ -24,7 +24,7 @@ mod usage;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hull_model::{Digest, ErrorKind};
@@ -167,6 +167,8 @@ pub struct ImageStore {
     next_link: AtomicU32,
     cleaner: Mutex<Option<std::thread::JoinHandle<()>>>,
     warnings: Vec<String>,
+    /// The file of names has some whose image is gone, because the disk was full.
+    names_behind: AtomicBool,
 }
 
 impl ImageStore {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::files::{self, Dirs};
@@ -62,6 +62,7 @@ impl ImageStore {
             next_link: AtomicU32::new(found.next_link),
             cleaner: Mutex::new(None),
             warnings: found.warnings,
+            names_behind: AtomicBool::new(false),
         };
         trash.extend(store.trash_unused_layers()?.0);
         store.repair_links()?;

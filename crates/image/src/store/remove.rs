@@ -3,12 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use hull_model::{Digest, Reference};
+use hull_model::{Digest, ErrorKind, Reference};
 
 use super::index::{Index, Meaning, Taken, name_key, repository_of};
 use super::record::ImageRecord;
-use super::{ImageStore, StoreError, files, now};
+use super::{ImageStore, StoreError, files, io_kind, now};
 
 /// A container that needs an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,12 +219,22 @@ impl ImageStore {
     fn finish_removal(&self, taken: Vec<Taken>) -> Result<Vec<Removed>, StoreError> {
         if taken.iter().any(|one| !one.names.is_empty()) {
             let names = self.read_index().names.clone();
-            if let Err(error) = self.dirs.write_json(&self.dirs.refs(), &names) {
-                let mut index = self.write_index();
-                for one in taken {
-                    index.put_back(one);
+            match self.dirs.write_json(&self.dirs.refs(), &names) {
+                // A full disk is what this is done against. A name that leads nowhere is dropped
+                // when the store is opened; it is taken off as soon as there is room.
+                Err(StoreError::Io { source, .. })
+                    if io_kind(&source) == ErrorKind::Unavailable =>
+                {
+                    self.names_behind.store(true, Ordering::Relaxed);
                 }
-                return Err(error);
+                Err(error) => {
+                    let mut index = self.write_index();
+                    for one in taken {
+                        index.put_back(one);
+                    }
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
         }
         let needed = self.read_index().needed_blobs();
@@ -251,7 +262,19 @@ impl ImageStore {
         for path in trash {
             files::delete(&path)?;
         }
+        self.catch_up_names();
         Ok(freed)
+    }
+
+    /// Writes the names that a full disk did not take.
+    pub(super) fn catch_up_names(&self) {
+        if self.names_behind.swap(false, Ordering::Relaxed) {
+            let _writing = self.lock_writing();
+            let names = self.read_index().names.clone();
+            let written = self.dirs.write_json(&self.dirs.refs(), &names);
+            self.names_behind
+                .fetch_or(written.is_err(), Ordering::Relaxed);
+        }
     }
 
     /// Moves such layers to `tmp`; returns where they lie and their size.
