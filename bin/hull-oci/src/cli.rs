@@ -32,6 +32,16 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    pub(crate) fn new(globals: Globals, command: Command) -> Self {
+        Self {
+            globals,
+            version: None,
+            command,
+        }
+    }
+}
+
 /// Options before the command.
 #[derive(Debug, Args)]
 pub(crate) struct Globals {

@@ -15,6 +15,7 @@ mod netdev;
 mod netlink;
 mod notify;
 pub mod parse;
+mod quick;
 mod rdt;
 mod rootless;
 mod sdnotify;
@@ -29,9 +30,8 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 
-use cli::{Cli, Command};
+use cli::Command;
 use log::Log;
 
 /// What runc ends with when it fails itself.
@@ -41,7 +41,7 @@ const EXIT_FAILURE: u8 = 1;
 pub fn main() -> ExitCode {
     // Before anything else, so that nothing is done twice.
     let sealed = if may_make() { Some(seal()) } else { None };
-    let cli = match Cli::try_parse() {
+    let cli = match quick::read(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) => {
             // A reader that went away is no reason for another status.

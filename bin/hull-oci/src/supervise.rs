@@ -39,6 +39,8 @@ impl Signals {
 /// Waits for the end; the exit status as a shell would show it. What the process says of its
 /// readiness is handed on.
 pub(crate) fn wait(process: &Started, signals: &Signals, mut ready: Option<&Proxy>) -> Result<i32> {
+    // It may take long, and needs next to nothing.
+    hull_sys::memory::unmap_code();
     let terminal = process.terminal.as_ref();
     let _raw = terminal.and_then(|_| Raw::enter());
     if let Some(terminal) = terminal {

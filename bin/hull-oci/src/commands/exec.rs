@@ -19,6 +19,8 @@ use crate::{console, descriptors, join, notify};
 
 pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     let (entry, record) = store.open(&args.id)?;
+    // What has read the record is not needed any more.
+    hull_sys::memory::unmap_code();
     let host = Host::detect()?;
     match record.status(&entry, &host)? {
         Status::Creating => bail!("cannot exec in a container that is still being created"),
@@ -78,6 +80,8 @@ pub(crate) fn exec(args: &Exec, store: &Store, log: &Log) -> Result<ExitCode> {
     };
     // The copy of this program that becomes the process would show them inside for a moment.
     hull_sys::proc::forget_arguments().context("cannot hide this program's arguments")?;
+    // Nor what has planned the process.
+    hull_sys::memory::unmap_code();
     let started = hull_container::exec(&host, &target, &plan, &cache, &stdio, &options)?;
     if let Some(unit) = unit
         && let Err(error) = systemd::attach(unit, &below_unit(args), started.pid)

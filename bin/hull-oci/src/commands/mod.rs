@@ -42,10 +42,12 @@ pub(crate) fn run(cli: Cli, log: &Log) -> Result<ExitCode> {
         Rootless::True => Some(true),
         Rootless::False => Some(false),
     };
-    let name = format!("{:?}", cli.command);
-    // Only the name: environments may hold secrets.
-    let name = name.split('(').next().unwrap_or_default();
-    log.debug(&format!("hull-oci {} {name}", env!("CARGO_PKG_VERSION")));
+    if cli.globals.debug {
+        let name = format!("{:?}", cli.command);
+        // Only the name: environments may hold secrets.
+        let name = name.split('(').next().unwrap_or_default();
+        log.debug(&format!("hull-oci {} {name}", env!("CARGO_PKG_VERSION")));
+    }
     let done = |()| ExitCode::SUCCESS;
     match cli.command {
         Command::Create(args) => create::create(&args, &store, log).map(done),
