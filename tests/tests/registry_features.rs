@@ -305,7 +305,7 @@ fn referrers_come_with_the_image_and_go_with_it() {
     let lib = documents(&daemon, &registry, "lib/signed");
     let about = lib.image(Some("1"), "linux/amd64", false);
     let signature = lib.artifact(
-        None,
+        Some("signature"),
         "application/vnd.example.signature",
         b"signed",
         Some(&about),
@@ -344,6 +344,21 @@ fn referrers_come_with_the_image_and_go_with_it() {
         ),
         signature_digest
     );
+    // One that goes by itself is listed, too.
+    let (from, to) = (
+        format!("{}/lib/signed:signature", registry.host),
+        format!("{}/alone:1", second.host),
+    );
+    daemon.ok(["pull", "-q", &from]);
+    daemon.ok(["tag", &from, &to]);
+    daemon.ok(["push", &to]);
+    let alone = digest_at(&second, &format!("alone/manifests/{fallback}"));
+    let alone = fs::read_to_string(second.blob(&alone)).expect("read the list");
+    assert!(
+        alone.contains("application/vnd.example.signature"),
+        "{alone}"
+    );
+    daemon.ok(["rmi", &from, &to]);
     // Once more changes nothing.
     daemon.ok(["push", "--referrers", &copy]);
     let again = digest_at(&second, &format!("copy/signed/manifests/{fallback}"));

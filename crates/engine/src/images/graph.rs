@@ -197,6 +197,31 @@ impl Send {
         Ok(())
     }
 
+    /// Has the registry list a document that was sent among those that refer to another one, if it
+    /// does.
+    pub(super) async fn list(&self, root: &Pointer) -> Result<()> {
+        let document = read(&self.content, root)?;
+        let Parsed::Manifest(manifest) = document.parse()? else {
+            return Ok(());
+        };
+        let Some(subject) = &manifest.subject else {
+            return Ok(());
+        };
+        let descriptor = Descriptor {
+            media_type: root.media_type.clone(),
+            digest: root.digest,
+            size: root.size,
+            platform: None,
+            artifact_type: Some(manifest.kind().to_owned()).filter(|kind| !kind.is_empty()),
+            annotations: manifest.annotations.clone(),
+            urls: Vec::new(),
+        };
+        Ok(self
+            .repository
+            .put_referrer(&subject.digest, &descriptor, &document)
+            .await?)
+    }
+
     /// Sends a document that refers to another one, and has the registry list it.
     pub(super) async fn referrer(&self, subject: &Digest, value: &serde_json::Value) -> Result<()> {
         let descriptor: Descriptor = serde_json::from_value(value.clone())

@@ -92,6 +92,7 @@ impl Engine {
                 let to = PushEvent::To(send.repository.name());
                 let _ = events.send(to).await;
                 send.graph(&document, tag).await?;
+                send.list(&document).await?;
                 pushed.extend(content.reachable(&document).iter().map(|one| one.digest));
                 let done = PushEvent::Done(tag.clone(), document.digest, document.size);
                 let _ = events.send(done).await;
