@@ -1,6 +1,8 @@
 //! Artifacts in the list of images, and what is known around an image's name.
 
-use hull_api_types::image::{Descriptor, ImageInspect, ImageSummary, ManifestSummary};
+use hull_api_types::image::{
+    Descriptor, ImageInspect, ImageSummary, ManifestSize, ManifestSummary,
+};
 use hull_engine::images::{Artifact, Kept};
 use hull_engine::{Engine, Filters};
 use hull_image::content::Pointer;
@@ -36,7 +38,7 @@ pub(super) fn inspect(engine: &Engine, name: &str) -> ApiResult {
         },
     };
     if let Some(kept) = engine.kept(name) {
-        around(&mut reply, kept);
+        around(engine, &mut reply, kept);
     }
     body::reply(&reply)
 }
@@ -80,7 +82,7 @@ fn descriptor(pointer: &Pointer) -> Descriptor {
 }
 
 /// Adds what was kept.
-fn around(reply: &mut ImageInspect, kept: Kept) {
+fn around(engine: &Engine, reply: &mut ImageInspect, kept: Kept) {
     reply.descriptor = Some(descriptor(&kept.document));
     reply.manifests = kept
         .manifests
@@ -88,9 +90,18 @@ fn around(reply: &mut ImageInspect, kept: Kept) {
         .map(|(entry, available)| {
             let about = entry.annotations.contains_key(ABOUT);
             let known = entry.platform.as_ref().is_some_and(|p| p.os != "unknown");
+            let content = if available {
+                engine.kept_size(&entry)
+            } else {
+                0
+            };
             ManifestSummary {
                 id: entry.digest.to_string(),
                 available,
+                size: ManifestSize {
+                    total: size(content),
+                    content: size(content),
+                },
                 kind: match (about, known) {
                     (true, _) => "attestation",
                     (false, true) => "image",
