@@ -68,6 +68,8 @@ pub(crate) fn test(args: &[OsString]) -> Result<ExitCode> {
             suites.extend(["--test", name]);
         }
         all_ok &= cargo_test(&suites, filter.as_deref(), started, &mut totals)?;
+        let conformance = ["--package", "hull-oci-tests", "--test", "guest"];
+        all_ok &= cargo_test(&conformance, filter.as_deref(), started, &mut totals)?;
     } else if let Some(suite) = suite {
         all_ok &= cargo_test(
             &["--package", "hull-tests", "--test", suite],

@@ -341,7 +341,15 @@ impl Runtime {
     pub fn homes(&self, id: &str) -> Vec<PathBuf> {
         let name = match self.manager {
             Manager::Files => format!("{}/{id}", self.group),
-            Manager::Systemd => format!("{SLICE}/{}-{id}.scope", self.group),
+            Manager::Systemd => {
+                // crun has a group of its own below the scope.
+                let below = if self.kind == Kind::Crun {
+                    "/container"
+                } else {
+                    ""
+                };
+                format!("{SLICE}/{}-{id}.scope{below}", self.group)
+            }
         };
         let roots = hierarchies().into_iter();
         roots

@@ -46,6 +46,7 @@ pub struct Guest {
     files: Vec<(PathBuf, String)>,
     texts: Vec<(String, u32, String)>,
     commands: Vec<(String, String)>,
+    limit: Duration,
 }
 
 /// What came out of a guest.
@@ -76,7 +77,15 @@ impl Guest {
             files: Vec::new(),
             texts: Vec::new(),
             commands: Vec::new(),
+            limit: LIMIT,
         }
+    }
+
+    /// How long it may take altogether; five minutes unless told.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
     }
 
     /// Brings a file or a folder of the host to /payload/NAME.
@@ -134,7 +143,7 @@ impl Guest {
                 "console=ttyS0 quiet panic=-1 mitigations=off hugepages=4 \
                  systemd.show_status=no systemd.log_level=warning",
             )
-            .limit(LIMIT)
+            .limit(self.limit)
             .run();
         let results = fs::read_to_string(&results)
             .unwrap_or_default()

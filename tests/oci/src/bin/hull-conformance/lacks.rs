@@ -219,7 +219,18 @@ const RUNC_HYBRID: &[Lack] = &[
         "cannot set hugetlb limit",
     ),
 ];
-const RUNC_V2: &[Lack] = &[];
+const RUNC_V2: &[Lack] = &[
+    lack(
+        "linux.resources.hugepageLimits.reserved",
+        "limits those in use alone",
+        "left: \"max\"",
+    ),
+    lack(
+        "update.checkBeforeUpdate",
+        "does not know the field",
+        "was not refused, ended with 0",
+    ),
+];
 /// Debian's crun 1.8.1 on every host.
 const CRUN: &[Lack] = &[
     lack(
@@ -551,6 +562,57 @@ const CRUN_HYBRID: &[Lack] = &[
     ),
     lack("failed.cpus", NO_GROUPS, "was not refused"),
 ];
-const CRUN_V2: &[Lack] = &[];
+const CRUN_V2: &[Lack] = &[
+    lack(
+        "process.apparmorProfile.exec",
+        "names the file alone",
+        "`/proc/thread-self/attr/exec`",
+    ),
+    lack(
+        "linux.resources.cpu.burst",
+        "does not know the field",
+        "left: \"0\"",
+    ),
+    lack(
+        "linux.resources.hugepageLimits.reserved",
+        "limits those in use alone",
+        "left: \"max\"",
+    ),
+    lack(
+        "linux.resources.blockIO.weightDevice",
+        "leaves the group of a container it could not make",
+        "cgroup /sys/fs/cgroup",
+    ),
+    lack(
+        "linux.resources.rdma",
+        "leaves it out",
+        "was not refused, ended with 0",
+    ),
+    lack(
+        "update.memory-suffix",
+        "takes bytes alone",
+        "invalid char in json text",
+    ),
+    lack(
+        "update.cpu-idle",
+        "does not know the option",
+        "unrecognized option '--cpu-idle'",
+    ),
+    lack(
+        "update.cpu-burst",
+        "does not know the option",
+        "unrecognized option '--cpu-burst'",
+    ),
+    lack(
+        "update.stdin",
+        "opens /dev/stdin by its name",
+        "error opening file `/dev/stdin`",
+    ),
+    lack(
+        "update.missing",
+        "has other words",
+        "No such file or directory",
+    ),
+];
 
 const NO_GROUPS: &str = "runs without control groups here";

@@ -360,11 +360,8 @@ fn updates() -> Vec<Case> {
             );
         }),
         Case::new("update.missing", |runtime| {
-            assert!(
-                runtime
-                    .fails(&["update", "--pids-limit", "3", "nobody"])
-                    .contains("exist")
-            );
+            let text = runtime.fails(&["update", "--pids-limit", "3", "nobody"]);
+            assert!(text.contains("exist"), "{text}");
         }),
         Case::new("update.nonsense", |runtime| {
             let _bundle = runtime.sleeping(&[]);
