@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +26,8 @@ use crate::Engine;
 const DEPTH: usize = 16;
 /// Bytes collected before a chunk is sent.
 const CHUNK: usize = 128 << 10;
-/// Layers sent at once: compression keeps one processor busy each.
-const AT_ONCE: usize = 2;
+/// Fewest and most layers sent at once: compression keeps one processor busy each.
+const AT_ONCE: (usize, usize) = (2, 5);
 /// How often a layer is sent whose upload breaks off.
 const UPLOAD_TRIES: u32 = 3;
 /// Pause before the second time; it doubles.
@@ -134,21 +134,29 @@ impl Push {
         for diff_id in diff_ids {
             let _ = self.events.send(PushEvent::Preparing(short(diff_id))).await;
         }
-        let mut layers: Vec<Option<Descriptor>> = vec![None; diff_ids.len()];
-        let mut at = 0;
-        while at < diff_ids.len() {
-            let end = (at + AT_ONCE).min(diff_ids.len());
-            let work = (at..end).map(|n| {
+        // The largest first, so that all end together.
+        let mut order: Vec<usize> = (0..diff_ids.len()).collect();
+        order.sort_by_key(|&n| {
+            let meta = diff_ids.get(n).and_then(|layer| self.store.layer(layer));
+            std::cmp::Reverse(meta.map_or(0, |meta| meta.tar_bytes))
+        });
+        let next = AtomicUsize::new(0);
+        let workers = (0..at_once()).map(|_| async {
+            let mut done = Vec::new();
+            while let Some(&n) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let came = known
                     .as_ref()
                     .and_then(|(_, manifest)| manifest.layers.get(n));
-                self.layer(diff_ids.get(n).copied(), came)
-            });
-            let done = futures_util::future::try_join_all(work).await?;
-            for (slot, layer) in layers.iter_mut().skip(at).zip(done) {
+                done.push((n, self.layer(diff_ids.get(n).copied(), came).await?));
+            }
+            Ok::<_, Error>(done)
+        });
+        let done = futures_util::future::try_join_all(workers).await?;
+        let mut layers: Vec<Option<Descriptor>> = vec![None; diff_ids.len()];
+        for (n, layer) in done.into_iter().flatten() {
+            if let Some(slot) = layers.get_mut(n) {
                 *slot = layer;
             }
-            at = end;
         }
         let layers: Vec<Descriptor> = layers.into_iter().flatten().collect();
         self.repository.put_small(&config).await?;
@@ -276,6 +284,12 @@ impl Push {
             .map_err(|error| Error::internal("a layer's compression broke off", error))?;
         Ok(Packed { digest, size })
     }
+}
+
+/// As many as the machine has processors, within [`AT_ONCE`].
+fn at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.clamp(AT_ONCE.0, AT_ONCE.1)
 }
 
 fn compress(

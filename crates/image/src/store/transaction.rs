@@ -336,7 +336,7 @@ impl Transaction<'_> {
         progress: &(dyn Fn(LayerProgress) + Sync),
     ) -> Result<LayerOut, IngestError> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("layer-{number}"));
+        let path = self.dir.join(early::layer_name(number));
         fs::create_dir(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let dir = openat(
             CWD,

@@ -380,7 +380,7 @@ impl Tree {
         }
         let wanted = times(entry.mtime);
         let Timespec { tv_sec, tv_nsec } = wanted.last_modification;
-        if symlink || (stat.st_mtime, stat.st_mtime_nsec as i64) == (tv_sec, tv_nsec as i64) {
+        if symlink || (stat.st_mtime, stat.st_mtime_nsec as i64) == (tv_sec, tv_nsec) {
             return Ok(());
         }
         utimensat(parent, name, &wanted, AtFlags::SYMLINK_NOFOLLOW)

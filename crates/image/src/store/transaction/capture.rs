@@ -121,7 +121,7 @@ impl Transaction<'_> {
         let number = self
             .numbers
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let path = self.dir.join(format!("layer-{number}"));
+        let path = self.dir.join(super::early::layer_name(number));
         fs::create_dir(&path).map_err(|e| StoreError::io("create", &path, e))?;
         let dir = openat(CWD, &path, dir_flags(), Mode::empty())
             .map_err(|e| StoreError::io("open", &path, e))?;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags, syncfs};
 
@@ -77,6 +78,12 @@ impl Early {
             syncfs(&dir)?;
         }
     }
+}
+
+/// A name that no layer had before: ext4 looks for a place beginning with what the name says.
+pub(super) fn layer_name(number: usize) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    format!("layer-{number}-{:x}", now.map_or(0, |now| now.as_nanos()))
 }
 
 /// Asks the file system to spread the folders in `dir`: ext4 puts each into another part of the
