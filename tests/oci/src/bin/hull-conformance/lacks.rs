@@ -543,6 +543,7 @@ const CRUN_HYBRID: &[Lack] = &[
         NO_GROUPS,
         "cannot pause the container without a cgroup",
     ),
+    lack("exec.cgroup", NO_GROUPS, "said "),
     lack(
         "exec.ignore-paused",
         NO_GROUPS,

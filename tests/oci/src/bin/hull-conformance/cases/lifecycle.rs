@@ -257,6 +257,25 @@ pub(crate) fn cases() -> Vec<Case> {
                 first
             );
         }),
+        Case::new("exec.cgroup", |runtime| {
+            let _bundle = runtime.sleeping(&[]);
+            for home in runtime.homes("c") {
+                fs::create_dir(home.join("sub")).expect("a group below");
+                // A new group of cpuset (v1) has none, and takes no process.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if let Ok(list) = fs::read(home.join(file)) {
+                        let _ = fs::write(home.join("sub").join(file), list);
+                    }
+                }
+            }
+            let said = runtime.ok(&["exec", "--cgroup", "sub", "c", "cat", "/proc/self/cgroup"]);
+            let all = said.lines().filter(|line| line.contains("/c"));
+            let below = all.clone().filter(|line| line.ends_with("/c/sub"));
+            assert!(all.count() > 0, "said {said}");
+            assert!(below.count() > 0, "said {said}");
+            let missing = runtime.fails(&["exec", "--cgroup", "none", "c", "true"]);
+            assert!(missing.contains("none"), "{missing}");
+        }),
         Case::new("exec.paused", |runtime| {
             let _bundle = runtime.sleeping(&[]);
             runtime.ok(&["pause", "c"]);
