@@ -30,8 +30,6 @@ pub struct NetworkDescription {
     pub bridge: Option<NetworkInfo>,
     /// What its user asked for, if one made it.
     pub own: Option<NetworkRecord>,
-    /// What DNS says there, of networks that users made.
-    pub names: Vec<(String, Vec<std::net::Ipv4Addr>)>,
     /// The running containers in it.
     pub containers: Vec<ContainerRecord>,
 }
@@ -146,7 +144,6 @@ impl Engine {
                 driver,
                 bridge: self.network_info().filter(|_| name == "bridge"),
                 own: None,
-                names: Vec::new(),
                 containers: inside(&self.network_id(name), name),
             })
             .collect();
@@ -157,7 +154,6 @@ impl Engine {
                 driver: "bridge",
                 bridge: own.network.as_ref().ok().map(Network::info),
                 own: Some(own.record.clone()),
-                names: self.own_networks.names.zones().list(&id),
                 containers: inside(&id, ""),
                 id,
             });

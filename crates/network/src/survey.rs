@@ -5,9 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use crate::addr;
-use crate::config::OpenError;
+use crate::config::{NetworkConfig, OpenError};
 use crate::files;
 use crate::netlink::NetlinkError;
+use crate::nft::{self, Transaction};
 use crate::route::Route;
 use crate::types::Subnet;
 
@@ -51,7 +52,8 @@ fn survey() -> Result<Vec<Subnet>, OpenError> {
     })
 }
 
-/// Deletes bridges whose name begins with `prefix` unless `known` has them; answers their names.
+/// Deletes bridges whose name begins with `prefix`, with their tables, unless `known` has them;
+/// answers their names.
 ///
 /// # Errors
 /// The kernel does not list its links, or refuses to delete one.
@@ -64,6 +66,12 @@ pub fn sweep_bridges(
     for link in route.links()? {
         if link.kind == "bridge" && link.name.starts_with(prefix) && !known(&link.name) {
             route.delete_link(&link.name)?;
+            let table = NetworkConfig::new(&link.name).table;
+            let mut transaction = Transaction::new(&table);
+            // Made first, so that it is there to be deleted.
+            transaction.ensure_table();
+            transaction.delete_table();
+            transaction.commit(&mut nft::open()?)?;
             swept.push(link.name);
         }
     }

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use hull_model::{Error, ErrorKind, Result, name};
+use hull_model::{Error, ErrorKind, Result};
 use hull_network::{Network, OpenError, Subnet};
 use hull_state::NetworkRecord;
 
@@ -23,6 +23,8 @@ use crate::{Engine, Filters, random};
 const ATTEMPTS: usize = 8;
 /// More are no network's, and each costs a record.
 const MOST_NETWORKS: usize = 4096;
+/// A label of a DNS name is no longer, and containers are called `NAME.NETWORK`.
+const LONGEST_NAME: usize = 63;
 /// Names that mean something else where a network is named.
 const ALWAYS_THERE: [&str; 4] = ["bridge", "host", "none", "default"];
 
@@ -284,7 +286,14 @@ impl Engine {
 }
 
 fn check(wanted: &NewNetwork) -> Result<()> {
-    name::validate("network", &wanted.name)?;
+    let starts = |c: char| c.is_ascii_alphanumeric();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    let name = &wanted.name;
+    if !name.starts_with(starts) || !name.chars().all(allowed) || name.len() > LONGEST_NAME {
+        return Err(Error::invalid(format!(
+            "invalid network name {name:?}: use letters, digits and _.- after a letter or digit, at most {LONGEST_NAME}"
+        )));
+    }
     if ALWAYS_THERE.contains(&wanted.name.as_str()) {
         return Err(Error::new(
             ErrorKind::Forbidden,

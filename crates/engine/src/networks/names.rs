@@ -15,10 +15,15 @@ const NDOTS: &str = "ndots:0";
 impl Engine {
     /// Tells the names of a running container on each network where names are served.
     pub(crate) fn announce(&self, record: &ContainerRecord) {
+        let default = self.network_id("bridge");
+        let leads_out = record.places.iter().any(|p| p.network == default);
         for place in &record.places {
             let join = record.joins.iter().flatten();
             let join = join.into_iter().find(|join| join.network == place.network);
-            let member = member(record, join);
+            let member = Member {
+                leads_out,
+                ..member(record, join)
+            };
             let zones = self.own_networks.names.zones();
             zones.join(&place.network, place.endpoint.address, member);
         }
@@ -61,6 +66,7 @@ fn member(record: &ContainerRecord, join: Option<&Join>) -> Member {
         servers: servers
             .map(|server: IpAddr| SocketAddr::new(server, PORT))
             .collect(),
+        leads_out: false,
     }
 }
 

@@ -165,15 +165,37 @@ impl Networks {
     }
 }
 
+/// Characters of interfaces' names, five bits each.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+
+/// So many characters that depend on the text alone. Other daemons' links must not be taken for
+/// ours, so that texts which differ in the last letter must differ everywhere (FNV-1a, and the last
+/// steps of MurmurHash3).
+fn short_hash(text: &str, length: usize) -> String {
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^= hash >> 33;
+    (0..length)
+        .map(|index| {
+            let digit = hash.rotate_right(5 * u32::try_from(index).unwrap_or(0)) & 31;
+            let digit = ALPHABET.get(usize::try_from(digit).unwrap_or(0));
+            char::from(digit.copied().unwrap_or(b'0'))
+        })
+        .collect()
+}
+
 /// What the names of bridges begin with whose names Hull chose.
 fn bridge_prefix(settings: &Settings) -> String {
-    let hash = super::id_of(&settings.bridge);
-    format!("hb{}", hash.get(..5).unwrap_or_default())
+    format!("hb{}", short_hash(&settings.bridge, 6))
 }
 
 /// The bridge's name for a network whose user named none.
 pub(super) fn bridge_name(settings: &Settings, id: &str) -> String {
-    format!("{}{}", bridge_prefix(settings), id.get(..8).unwrap_or(id))
+    format!("{}{}", bridge_prefix(settings), short_hash(id, 7))
 }
 
 /// What a record asks for.
@@ -225,8 +247,7 @@ pub(super) fn config(settings: &Settings, record: &NetworkRecord) -> Result<Netw
     config.reserved = record.aux_addresses.values().copied().collect();
     // Longer than that of the default network: there may be hundreds, and a link of one must not
     // be taken for another's.
-    let hash = super::id_of(&record.bridge);
-    config.veth_prefix = Some(format!("hu{}", hash.get(..7).unwrap_or_default()));
+    config.veth_prefix = Some(format!("hu{}", short_hash(&record.bridge, 7)));
     config.policy = Policy {
         internal: record.internal,
         icc: flag(option::ICC, true)?,
@@ -244,4 +265,46 @@ pub(super) fn chain(error: &OpenError) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_of_like_names_differ() {
+        let mut all: Vec<String> = (0..2000)
+            .map(|n| short_hash(&format!("ht-4cbx{n}"), 6))
+            .collect();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 2000);
+    }
+
+    #[test]
+    fn options_malformed_are_refused() {
+        let none = crate::Overrides::default;
+        let settings = Settings::resolve(none(), none(), none(), "/".into());
+        let record = |name: &str, value: &str| NetworkRecord {
+            bridge: "hbx".into(),
+            options: [(name.to_owned(), value.to_owned())].into(),
+            ..NetworkRecord::default()
+        };
+        for (name, value) in [
+            (option::MTU, "67"),
+            (option::SHORT_MTU, "x"),
+            (option::ICC, "maybe"),
+            (option::BINDING, "::1"),
+        ] {
+            assert!(config(&settings, &record(name, value)).is_err(), "{name}");
+        }
+        let made = config(&settings, &record(option::SHORT_MTU, "9000")).unwrap();
+        assert_eq!((made.mtu, made.pool_size), (9000, 0));
+        assert!(
+            !config(&settings, &record(option::ICC, "0"))
+                .unwrap()
+                .policy
+                .icc
+        );
+    }
 }

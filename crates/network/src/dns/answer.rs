@@ -203,7 +203,7 @@ mod tests {
             let member = Member {
                 container: number.to_string(),
                 names: vec!["many".to_owned()],
-                servers: Vec::new(),
+                ..Member::default()
             };
             zones.join("n", Ipv4Addr::new(10, 0, 0, 2 + number), member);
         }

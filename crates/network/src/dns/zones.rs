@@ -24,6 +24,8 @@ pub struct Member {
     pub names: Vec<String>,
     /// Name servers of its own; none means the host's.
     pub servers: Vec<SocketAddr>,
+    /// It is on a network that leads out and has no names, as the default one.
+    pub leads_out: bool,
 }
 
 /// A network as its names are concerned.
@@ -150,19 +152,6 @@ impl Zones {
         }
     }
 
-    /// The names of a network with their addresses, sorted.
-    pub fn list(&self, network: &str) -> Vec<(String, Vec<Ipv4Addr>)> {
-        let maps = self.read();
-        let names = maps.networks.get(network).map(|content| &content.names);
-        let mut list: Vec<_> = names
-            .into_iter()
-            .flatten()
-            .map(|(name, addresses)| (name.clone(), addresses.clone()))
-            .collect();
-        list.sort();
-        list
-    }
-
     /// Whether the network's server answers whoever has this address.
     pub(super) fn serves(&self, network: &str, client: Ipv4Addr) -> bool {
         let maps = self.read();
@@ -253,13 +242,15 @@ impl Maps {
     }
 
     fn elsewhere(&self, network: &str, client: Ipv4Addr) -> Known {
-        if self
-            .reach(network, client)
-            .all(|content| content.zone.internal)
+        let member = self.member(network, client);
+        let leads_out = member.is_some_and(|member| member.leads_out);
+        if !leads_out
+            && self
+                .reach(network, client)
+                .all(|content| content.zone.internal)
         {
             return Known::Missing;
         }
-        let member = self.member(network, client);
         Known::Elsewhere(
             member
                 .map(|member| member.servers.clone())
@@ -284,6 +275,7 @@ mod tests {
             container: container.to_owned(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             servers: Vec::new(),
+            leads_out: false,
         }
     }
 
@@ -326,6 +318,20 @@ mod tests {
     }
 
     #[test]
+    fn internal_network_asks_others_for_a_container_that_has_another_way_out() {
+        let zones = zones();
+        let server = SocketAddr::from(([127, 0, 0, 1], 53));
+        let mut both = member("7", &["both"]);
+        both.leads_out = true;
+        both.servers = vec![server];
+        zones.join(BACK, address(7, 2), both);
+        let asked = zones.address_of(BACK, address(7, 2), "example.org");
+        assert_eq!(asked, Known::Elsewhere(vec![server]));
+        let asked = zones.address_of(BACK, address(4, 2), "example.org");
+        assert_eq!(asked, Known::Missing);
+    }
+
+    #[test]
     fn names_of_several_take_turns_and_vanish_with_the_last() {
         let zones = zones();
         zones.join(FRONT, address(9, 1), member("9", &["web"]));
@@ -359,7 +365,6 @@ mod tests {
         zones.remove(BACK);
         let none = zones.address_of(FRONT, address(3, 1), "db");
         assert_eq!(none, Known::Elsewhere(Vec::new()));
-        assert!(zones.list(BACK).is_empty());
-        assert_eq!(zones.list(FRONT).len(), 3);
+        assert!(!zones.serves(BACK, address(4, 2)));
     }
 }
