@@ -27,7 +27,7 @@ fn status(daemon: &Daemon, field: &str) -> u64 {
     let text = fs::read_to_string(path).expect("read the daemon's status");
     text.lines()
         .find_map(|line| line.strip_prefix(field))
-        .and_then(|rest| rest.split_whitespace().nth(0)?.parse().ok())
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
         .expect("a number of kibibytes")
 }
 

@@ -381,7 +381,7 @@ fn odd_entries_are_made_harmless() {
         .file("f", b"x")
         .dir("f")
         .file("f/below", b"x")
-        .symlink("s", &dir.display().to_string())
+        .symlink("s", dir.display().to_string())
         .dir("s")
         .file("s/below", b"x")
         .file("new\nline", b"1")
