@@ -322,6 +322,10 @@ fn foreign_names_are_asked_of_others_but_never_from_internal_networks() {
     assert_eq!(world.ask("open1", "open1", A).addresses.len(), 1);
     assert_eq!(answered.load(Ordering::Relaxed), before);
     // Also on an internal network, a container that is on another has a way out.
+    world.ok(["network", "connect", "bridge", "shut1"]);
+    assert_eq!(world.ask("shut1", "example.org", A).addresses, [FOREIGN]);
+    world.ok(["network", "disconnect", "bridge", "shut1"]);
+    assert_eq!(world.ask("shut1", "example.org", A).code, NXDOMAIN);
     world.ok(["network", "connect", "open", "shut1"]);
     assert_eq!(world.ask("shut1", "example.org", A).addresses, [FOREIGN]);
 }

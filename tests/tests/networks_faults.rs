@@ -100,7 +100,8 @@ fn daemon_killed_at_any_moment_leaks_no_bridge_link_or_table() {
 #[test]
 fn daemon_restarted_serves_names_ports_and_addresses_as_before() {
     let mut daemon = Daemon::new();
-    daemon.ok(["network", "create", "front"]);
+    // Said, so that no other daemon takes it while the bridge is away.
+    daemon.ok(["network", "create", "--subnet", "10.232.2.0/24", "front"]);
     let server = "while :; do echo -n served | nc -l -p 80; done";
     daemon.ok([
         "run",
