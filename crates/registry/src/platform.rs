@@ -15,19 +15,23 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads `os/architecture[/variant]`, or an architecture alone, which means Linux.
+    /// Reads `os/architecture[/variant]`, or without a system, which then is Linux.
     pub(crate) fn read(text: &str) -> Self {
-        let mut parts = text.split('/').map(str::to_ascii_lowercase);
-        let first = parts.next().unwrap_or_default();
-        let (os, architecture) = match parts.next() {
-            Some(architecture) => (first, architecture),
-            None => ("linux".to_owned(), first),
+        let text = text.to_ascii_lowercase();
+        let first = text.split('/').next().unwrap_or_default();
+        let text = if is_architecture(first) || first == text {
+            format!("linux/{text}")
+        } else {
+            text
         };
+        let mut parts = text.split('/');
+        let mut next = || parts.next().unwrap_or_default().to_owned();
+        let (os, architecture, variant) = (next(), next(), next());
         let os = match os.as_str() {
             "macos" => "darwin".to_owned(),
             _ => os,
         };
-        let (architecture, variant) = spelling(&architecture, &parts.next().unwrap_or_default());
+        let (architecture, variant) = spelling(&architecture, &variant);
         Self {
             os,
             architecture,
@@ -62,6 +66,28 @@ impl Wanted {
 /// Whether what is wanted, `os/architecture[/variant]`, can be had from this platform.
 pub fn fits(wanted: &str, own: &PlatformOf) -> bool {
     Wanted::read(wanted).rank(own).is_some()
+}
+
+/// Whether it is an architecture, and no operating system.
+fn is_architecture(text: &str) -> bool {
+    matches!(
+        text,
+        "amd64"
+            | "x86_64"
+            | "x86-64"
+            | "386"
+            | "i386"
+            | "i686"
+            | "arm"
+            | "armhf"
+            | "armel"
+            | "arm64"
+            | "aarch64"
+            | "ppc64le"
+            | "s390x"
+            | "riscv64"
+            | "loong64"
+    )
 }
 
 /// The variant that an architecture has when none is named.
@@ -115,6 +141,8 @@ mod tests {
         for (wanted, own) in [
             ("linux/amd64", "linux/amd64"),
             ("amd64", "linux/amd64"),
+            ("arm64/v8", "linux/arm64"),
+            ("arm/v6", "linux/arm/v6"),
             ("linux/x86_64", "linux/amd64/v1"),
             ("linux/arm64/v8", "linux/arm64"),
             ("linux/arm64", "linux/arm64/v8"),
