@@ -479,3 +479,84 @@ fn docker_client_makes_joins_leaves_and_removes_networks() {
     docker(&["rm", "-f", "one", "two"]);
     assert!(docker(&["network", "prune", "-f"]).contains("dock"));
 }
+
+/// Another host, played by a network namespace behind a veth pair, which knows no way to containers;
+/// removed when dropped.
+struct OtherHost {
+    name: String,
+    address: String,
+    ours: String,
+}
+
+impl OtherHost {
+    fn new() -> Self {
+        let number = std::process::id() % 200;
+        let host = Self {
+            name: format!("htn{:x}", std::process::id()),
+            address: format!("198.19.{number}.2"),
+            ours: format!("198.19.{number}.1"),
+        };
+        let (name, peer) = (&host.name, format!("{}p", host.name));
+        for command in [
+            format!("netns add {name}"),
+            format!("link add {name} type veth peer name {peer} netns {name}"),
+            format!("addr add {}/30 dev {name}", host.ours),
+            format!("link set {name} up"),
+            format!("-n {name} addr add {}/30 dev {peer}", host.address),
+            format!("-n {name} link set {peer} up"),
+        ] {
+            Run::new("ip").args(command.split(' ')).ok();
+        }
+        host
+    }
+
+    fn reaches(&self, address: &str) -> bool {
+        let command = format!("netns exec {} ping -c 1 -W 1 {address}", self.name);
+        Run::new("ip").args(command.split(' ')).run().code == 0
+    }
+}
+
+impl Drop for OtherHost {
+    fn drop(&mut self) {
+        let _ = Run::new("ip").args(["netns", "del", &self.name]).run();
+        let _ = Run::new("ip").args(["link", "del", &self.name]).run();
+    }
+}
+
+#[test]
+fn other_hosts_are_reached_by_masquerade_and_reach_no_container() {
+    let world = World::new();
+    let other = OtherHost::new();
+    world.ok(["network", "create", "open"]);
+    world.ok(["network", "create", "--internal", "shut"]);
+    world.ok([
+        "network",
+        "create",
+        "--subnet",
+        "10.231.50.0/24",
+        "--opt",
+        "com.docker.network.bridge.enable_ip_masquerade=false",
+        "routed",
+    ]);
+    for network in ["open", "shut", "routed"] {
+        world.sleeper(&format!("on-{network}"), &["--network", network]);
+    }
+    assert!(world.reaches("on-open", &other.address));
+    assert!(!world.reaches("on-shut", &other.address));
+    // A way out made by hand leads nowhere either.
+    let gateway = world.place("on-shut", "shut", "Gateway");
+    let pid = world.inspect("on-shut", "{{.State.Pid}}");
+    let route = format!("-t {pid} -n ip route add default via {gateway}");
+    Run::new("nsenter").args(route.split(' ')).ok();
+    assert!(!world.reaches("on-shut", &other.address));
+    // Without masquerade the other host must know the way back.
+    assert!(!world.reaches("on-routed", &other.address));
+    let route = format!("-n {} route add default via {}", other.name, other.ours);
+    Run::new("ip").args(route.split(' ')).ok();
+    assert!(world.reaches("on-routed", &other.address));
+    for network in ["open", "shut", "routed"] {
+        let name = format!("on-{network}");
+        let address = world.place(&name, network, "IPAddress");
+        assert!(!other.reaches(&address), "{name}");
+    }
+}
