@@ -125,7 +125,7 @@ impl OddLayer {
 
     /// Adds a member, its extended header first if it has one.
     #[must_use]
-    pub fn add(mut self, member: Member<'_>) -> Self {
+    pub fn member(mut self, member: Member<'_>) -> Self {
         if !member.pax.is_empty() {
             let records = member.pax.clone();
             self.block(&Member::new(b'x', b"PaxHeaders/x", 0o644), records.len());
@@ -146,7 +146,7 @@ impl OddLayer {
                 self.body(&text);
             }
         }
-        self.add(member)
+        self.member(member)
     }
 
     /// The tar.

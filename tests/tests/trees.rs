@@ -31,81 +31,83 @@ fn lower_layer() -> Vec<u8> {
     let target = "t".repeat(300);
     let gnu = format!("gnu/{}", "g".repeat(200));
     let mut layer = OddLayer::new()
-        .add(Member::dir(b"./", 0o751).mtime(1_600_000_000))
-        .add(Member::dir(b"./etc/", 0o755).mtime(1_500_000_000))
-        .add(Member::file(b"./etc/gone", 0o644, b"gone"))
-        .add(Member::file(b"./etc/kept", 0o600, b"kept").owner(1000, 1001))
-        .add(Member::dir(b"/absolute", 0o755))
-        .add(Member::file(b"/absolute/file", 0o644, b"a"))
-        .add(Member::dir(b"dot/", 0o755))
-        .add(Member::file(b"dot/.//./name", 0o644, b"dot"))
-        .add(Member::dir(b"tmp", 0o1777))
+        .member(Member::dir(b"./", 0o751).mtime(1_600_000_000))
+        .member(Member::dir(b"./etc/", 0o755).mtime(1_500_000_000))
+        .member(Member::file(b"./etc/gone", 0o644, b"gone"))
+        .member(Member::file(b"./etc/kept", 0o600, b"kept").owner(1000, 1001))
+        .member(Member::dir(b"/absolute", 0o755))
+        .member(Member::file(b"/absolute/file", 0o644, b"a"))
+        .member(Member::dir(b"dot/", 0o755))
+        .member(Member::file(b"dot/.//./name", 0o644, b"dot"))
+        .member(Member::dir(b"tmp", 0o1777))
         // Files in a folder with the set-group bit get its group, unless told otherwise.
-        .add(Member::dir(b"staff", 0o2775).owner(0, 50))
-        .add(Member::file(b"staff/root", 0o644, b"r"))
-        .add(Member::dir(b"staff/dir", 0o755))
-        .add(Member::file(b"staff/dir/own", 0o640, b"o").owner(7, 8))
-        .add(Member::symlink(b"staff/link", b"root"))
-        .add(Member::new(b'6', b"staff/pipe", 0o600))
-        .add(Member::dir(b"bin", 0o755))
-        .add(Member::file(b"bin/su", 0o4755, b"#!"))
-        .add(Member::file(b"bin/su-other", 0o6711, b"#!").owner(1000, 1000))
-        .add(Member::file(b"bin/sticky", 0o1644, b""))
-        .add(
+        .member(Member::dir(b"staff", 0o2775).owner(0, 50))
+        .member(Member::file(b"staff/root", 0o644, b"r"))
+        .member(Member::dir(b"staff/dir", 0o755))
+        .member(Member::file(b"staff/dir/own", 0o640, b"o").owner(7, 8))
+        .member(Member::symlink(b"staff/link", b"root"))
+        .member(Member::new(b'6', b"staff/pipe", 0o600))
+        .member(Member::dir(b"bin", 0o755))
+        .member(Member::file(b"bin/su", 0o4755, b"#!"))
+        .member(Member::file(b"bin/su-other", 0o6711, b"#!").owner(1000, 1000))
+        .member(Member::file(b"bin/sticky", 0o1644, b""))
+        .member(
             Member::file(b"bin/ping", 0o755, b"#!ping")
                 .owner(0, 27)
                 .pax("SCHILY.xattr.security.capability", &CAP_NET_RAW),
         )
-        .add(Member::file(b"none", 0o000, b"nobody"))
-        .add(
+        .member(Member::file(b"none", 0o000, b"nobody"))
+        .member(
             Member::file(b"huge-ids", 0o644, b"")
                 .pax("uid", b"4000000000")
                 .pax("gid", b"2147483648"),
         )
-        .add(
+        .member(
             Member::file(b"noted", 0o644, b"n")
                 .pax("SCHILY.xattr.user.text", b"some = text\n")
                 .pax("SCHILY.xattr.user.bytes", &[0, 255, 10, 61, 0])
                 .pax("SCHILY.xattr.user.empty", b""),
         )
-        .add(Member::dir(b"noted-dir", 0o755).pax("SCHILY.xattr.user.dir", b"d"))
-        .add(Member::dir(b"acl", 0o770).pax("SCHILY.xattr.system.posix_acl_default", &ACL))
-        .add(Member::file(b"acl/inherits", 0o644, b""))
-        .add(Member::file(b"acl/own", 0o670, b"").pax("SCHILY.xattr.system.posix_acl_access", &ACL))
-        .add(Member::dir(b"acl/dir", 0o755))
-        .add(Member::file(b"exact", 0o644, b"").pax("mtime", b"1234567890.123456789"))
-        .add(Member::file(b"epoch", 0o644, b"").mtime(0))
-        .add(Member::file(b"before", 0o644, b"").pax("mtime", b"-86400.5"))
-        .add(Member::dir(b"before-dir", 0o755).pax("mtime", b"-3"))
-        .add(Member::symlink(b"before-link", b"nowhere").pax("mtime", b"-5.25"))
-        .add(Member::file(b"far", 0o644, b"").pax("mtime", b"4102444800.5"))
-        .add(
+        .member(Member::dir(b"noted-dir", 0o755).pax("SCHILY.xattr.user.dir", b"d"))
+        .member(Member::dir(b"acl", 0o770).pax("SCHILY.xattr.system.posix_acl_default", &ACL))
+        .member(Member::file(b"acl/inherits", 0o644, b""))
+        .member(
+            Member::file(b"acl/own", 0o670, b"").pax("SCHILY.xattr.system.posix_acl_access", &ACL),
+        )
+        .member(Member::dir(b"acl/dir", 0o755))
+        .member(Member::file(b"exact", 0o644, b"").pax("mtime", b"1234567890.123456789"))
+        .member(Member::file(b"epoch", 0o644, b"").mtime(0))
+        .member(Member::file(b"before", 0o644, b"").pax("mtime", b"-86400.5"))
+        .member(Member::dir(b"before-dir", 0o755).pax("mtime", b"-3"))
+        .member(Member::symlink(b"before-link", b"nowhere").pax("mtime", b"-5.25"))
+        .member(Member::file(b"far", 0o644, b"").pax("mtime", b"4102444800.5"))
+        .member(
             Member::symlink(b"old-link", b"/etc/kept")
                 .mtime(1)
                 .owner(5, 6),
         )
-        .add(Member::file(b"caf\xe9-\xff\xfe", 0o644, b"latin"))
-        .add(Member::symlink(b"to-\x80", b"caf\xe9-\xff\xfe"))
-        .add(Member::file(b"new\nline \t\\\"'*", 0o644, b"hard to name"))
-        .add(Member::file(b"-rf", 0o644, b""));
+        .member(Member::file(b"caf\xe9-\xff\xfe", 0o644, b"latin"))
+        .member(Member::symlink(b"to-\x80", b"caf\xe9-\xff\xfe"))
+        .member(Member::file(b"new\nline \t\\\"'*", 0o644, b"hard to name"))
+        .member(Member::file(b"-rf", 0o644, b""));
     for dir in long
         .match_indices('/')
         .map(|(at, _)| &long[..at])
         .chain([&long[..]])
     {
-        layer = layer.add(Member::dir(b"x", 0o711).pax("path", dir.as_bytes()));
+        layer = layer.member(Member::dir(b"x", 0o711).pax("path", dir.as_bytes()));
     }
     layer
-        .add(
+        .member(
             Member::file(b"x", 0o644, b"long")
                 .pax("path", name.as_bytes())
                 .mtime(99),
         )
-        .add(Member::symlink(b"long-link", b"x").pax("linkpath", target.as_bytes()))
-        .add(Member::dir(b"gnu", 0o755))
+        .member(Member::symlink(b"long-link", b"x").pax("linkpath", target.as_bytes()))
+        .member(Member::dir(b"gnu", 0o755))
         .add_gnu_long(Member::file(gnu.as_bytes(), 0o644, b"gnu"))
         .add_gnu_long(Member::symlink(b"gnu/link", target.as_bytes()))
-        .add(
+        .member(
             // Form 1.0: the map stands before the fragments.
             Member::file(b"x", 0o644, &pax_sparse(b"fragment", 65_536))
                 .pax("GNU.sparse.major", b"1")
@@ -113,44 +115,44 @@ fn lower_layer() -> Vec<u8> {
                 .pax("GNU.sparse.name", b"sparse-pax")
                 .pax("GNU.sparse.realsize", b"100000"),
         )
-        .add(Member::dir(b"dev", 0o755))
-        .add(Member::device(b'3', b"dev/null", (1, 3)))
-        .add(Member::device(b'3', b"dev/large", (300, 70_000)).owner(0, 6))
-        .add(Member::device(b'4', b"dev/loop", (7, 1)))
-        .add(Member::new(b'6', b"dev/pipe", 0o4620).owner(3, 4))
+        .member(Member::dir(b"dev", 0o755))
+        .member(Member::device(b'3', b"dev/null", (1, 3)))
+        .member(Member::device(b'3', b"dev/large", (300, 70_000)).owner(0, 6))
+        .member(Member::device(b'4', b"dev/loop", (7, 1)))
+        .member(Member::new(b'6', b"dev/pipe", 0o4620).owner(3, 4))
         // Links with one inode; the last word on mode, owner and time is a link's.
-        .add(Member::dir(b"links", 0o755))
-        .add(
+        .member(Member::dir(b"links", 0o755))
+        .member(
             Member::file(b"links/one", 0o644, b"one")
                 .owner(1, 1)
                 .mtime(10),
         )
-        .add(
+        .member(
             Member::hardlink(b"links/two", b"links/one", 0o644)
                 .owner(1, 1)
                 .mtime(10),
         )
-        .add(Member::dir(b"links/below", 0o755))
-        .add(
+        .member(Member::dir(b"links/below", 0o755))
+        .member(
             Member::hardlink(b"links/below/three", b"./links/two", 0o640)
                 .owner(2, 3)
                 .mtime(77),
         )
-        .add(Member::symlink(b"links/soft", b"one").owner(9, 9))
-        .add(Member::hardlink(b"links/soft-too", b"links/soft", 0o777).owner(9, 9))
+        .member(Member::symlink(b"links/soft", b"one").owner(9, 9))
+        .member(Member::hardlink(b"links/soft-too", b"links/soft", 0o777).owner(9, 9))
         // For the layers above.
-        .add(Member::dir(b"opaque", 0o755))
-        .add(Member::file(b"opaque/hidden", 0o644, b"h"))
-        .add(Member::dir(b"opaque/dir", 0o755))
-        .add(Member::file(b"opaque/dir/hidden", 0o644, b"h"))
-        .add(Member::dir(b"removed", 0o755))
-        .add(Member::file(b"removed/below", 0o644, b"b"))
-        .add(Member::dir(b"becomes-file", 0o755))
-        .add(Member::file(b"becomes-file/below", 0o644, b"b"))
-        .add(Member::file(b"becomes-dir", 0o644, b"b"))
-        .add(Member::dir(b"becomes-link", 0o755))
-        .add(Member::dir(b"merged", 0o755))
-        .add(Member::file(b"merged/lower", 0o644, b"l"))
+        .member(Member::dir(b"opaque", 0o755))
+        .member(Member::file(b"opaque/hidden", 0o644, b"h"))
+        .member(Member::dir(b"opaque/dir", 0o755))
+        .member(Member::file(b"opaque/dir/hidden", 0o644, b"h"))
+        .member(Member::dir(b"removed", 0o755))
+        .member(Member::file(b"removed/below", 0o644, b"b"))
+        .member(Member::dir(b"becomes-file", 0o755))
+        .member(Member::file(b"becomes-file/below", 0o644, b"b"))
+        .member(Member::file(b"becomes-dir", 0o644, b"b"))
+        .member(Member::dir(b"becomes-link", 0o755))
+        .member(Member::dir(b"merged", 0o755))
+        .member(Member::file(b"merged/lower", 0o644, b"l"))
         .finish()
 }
 
@@ -166,48 +168,48 @@ fn pax_sparse(fragment: &[u8], at: u64) -> Vec<u8> {
 fn repeated_layer() -> Vec<u8> {
     OddLayer::new()
         // Of the same kind, and of another one.
-        .add(Member::file(b"twice", 0o644, b"first").mtime(5))
-        .add(Member::file(b"twice", 0o755, b"second time").mtime(6))
-        .add(Member::file(b"file-dir", 0o644, b"f"))
-        .add(Member::dir(b"file-dir", 0o700))
-        .add(Member::dir(b"dir-file", 0o700))
-        .add(Member::file(b"dir-file/below", 0o644, b"b"))
-        .add(Member::file(b"dir-file", 0o644, b"now a file"))
-        .add(Member::symlink(b"link-dir", b"/etc"))
-        .add(Member::dir(b"link-dir", 0o755))
-        .add(Member::dir(b"again", 0o700).mtime(1))
-        .add(Member::file(b"again/file", 0o644, b""))
-        .add(Member::dir(b"again", 0o755).owner(4, 4).mtime(2))
+        .member(Member::file(b"twice", 0o644, b"first").mtime(5))
+        .member(Member::file(b"twice", 0o755, b"second time").mtime(6))
+        .member(Member::file(b"file-dir", 0o644, b"f"))
+        .member(Member::dir(b"file-dir", 0o700))
+        .member(Member::dir(b"dir-file", 0o700))
+        .member(Member::file(b"dir-file/below", 0o644, b"b"))
+        .member(Member::file(b"dir-file", 0o644, b"now a file"))
+        .member(Member::symlink(b"link-dir", b"/etc"))
+        .member(Member::dir(b"link-dir", 0o755))
+        .member(Member::dir(b"again", 0o700).mtime(1))
+        .member(Member::file(b"again/file", 0o644, b""))
+        .member(Member::dir(b"again", 0o755).owner(4, 4).mtime(2))
         .finish()
 }
 
 fn upper_layers() -> [Vec<u8>; 2] {
     let middle = OddLayer::new()
-        .add(Member::file(b"etc/.wh.gone", 0, b""))
-        .add(Member::file(b".wh.removed", 0, b""))
-        .add(Member::file(b".wh.never-there", 0, b""))
-        .add(Member::dir(b"opaque", 0o750).owner(0, 1))
-        .add(Member::file(b"opaque/.wh..wh..opq", 0, b""))
-        .add(Member::file(b"opaque/shown", 0o644, b"s"))
-        .add(Member::file(b"becomes-file", 0o644, b"file"))
-        .add(Member::dir(b"becomes-dir", 0o755))
-        .add(Member::file(b"becomes-dir/below", 0o644, b"b"))
-        .add(Member::symlink(b"becomes-link", b"merged"))
-        .add(Member::dir(b"merged", 0o2711).owner(10, 11).mtime(44))
-        .add(Member::file(b"merged/upper", 0o644, b"u"))
+        .member(Member::file(b"etc/.wh.gone", 0, b""))
+        .member(Member::file(b".wh.removed", 0, b""))
+        .member(Member::file(b".wh.never-there", 0, b""))
+        .member(Member::dir(b"opaque", 0o750).owner(0, 1))
+        .member(Member::file(b"opaque/.wh..wh..opq", 0, b""))
+        .member(Member::file(b"opaque/shown", 0o644, b"s"))
+        .member(Member::file(b"becomes-file", 0o644, b"file"))
+        .member(Member::dir(b"becomes-dir", 0o755))
+        .member(Member::file(b"becomes-dir/below", 0o644, b"b"))
+        .member(Member::symlink(b"becomes-link", b"merged"))
+        .member(Member::dir(b"merged", 0o2711).owner(10, 11).mtime(44))
+        .member(Member::file(b"merged/upper", 0o644, b"u"))
         // One of three names is replaced: the others keep the old content.
-        .add(Member::dir(b"links", 0o755))
-        .add(Member::file(b"links/two", 0o600, b"new"))
-        .add(Member::hardlink(b"links/four", b"links/two", 0o600));
+        .member(Member::dir(b"links", 0o755))
+        .member(Member::file(b"links/two", 0o600, b"new"))
+        .member(Member::hardlink(b"links/four", b"links/two", 0o600));
     let top = OddLayer::new()
-        .add(Member::dir(b"etc", 0o755).mtime(3))
-        .add(Member::file(b"etc/gone", 0o644, b"back"))
-        .add(Member::dir(b"removed", 0o755))
-        .add(Member::file(b"removed/new", 0o644, b"n"))
-        .add(Member::dir(b"opaque", 0o755))
-        .add(Member::file(b"opaque/.wh.shown", 0, b""))
-        .add(Member::dir(b"links", 0o755))
-        .add(Member::file(b"links/.wh.one", 0, b""));
+        .member(Member::dir(b"etc", 0o755).mtime(3))
+        .member(Member::file(b"etc/gone", 0o644, b"back"))
+        .member(Member::dir(b"removed", 0o755))
+        .member(Member::file(b"removed/new", 0o644, b"n"))
+        .member(Member::dir(b"opaque", 0o755))
+        .member(Member::file(b"opaque/.wh.shown", 0, b""))
+        .member(Member::dir(b"links", 0o755))
+        .member(Member::file(b"links/.wh.one", 0, b""));
     [middle.finish(), top.finish()]
 }
 
@@ -332,8 +334,8 @@ fn hard_link_into_a_lower_layer_is_refused_by_hull_and_docker() {
     if daemon.is_docker() {
         return;
     }
-    let lower = OddLayer::new().add(Member::file(b"lower", 0o644, b"l"));
-    let upper = OddLayer::new().add(Member::hardlink(b"link", b"lower", 0o644));
+    let lower = OddLayer::new().member(Member::file(b"lower", 0o644, b"l"));
+    let upper = OddLayer::new().member(Member::hardlink(b"link", b"lower", 0o644));
     let archive = daemon.scratch().join("across.tar");
     Image::new("across:1")
         .raw_layer(lower.finish())

@@ -3,7 +3,7 @@
 //! All fetch the same image from one registry on loopback. Whatever is in the page cache of the
 //! registry's side stays there, since it stands for a network; the rest is dropped before a pull.
 //! `--small` (or `HULL_BENCH_SMALL=1`) makes a tenth of the image and one round: a test of the
-//! bench, not a measurement.
+//! bench, not a measurement. `--rounds N` measures as often as that, and not more.
 
 use std::fs::{self, File};
 use std::io;
@@ -409,7 +409,12 @@ fn say(text: &str) {
 fn main() -> Result<()> {
     let small = std::env::args().any(|a| a == "--small")
         || std::env::var_os("HULL_BENCH_SMALL").is_some_and(|v| v != "0");
-    let size = if small { SMALL } else { FULL };
+    let mut size = if small { SMALL } else { FULL };
+    let mut args = std::env::args().skip_while(|a| a != "--rounds").skip(1);
+    if let Some(rounds) = args.next() {
+        let rounds = rounds.parse().context("--rounds wants a number")?;
+        (size.pulls, size.others) = (rounds, rounds);
+    }
     let dir = paths::target().join("bench").join("pull");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
