@@ -5,7 +5,7 @@ use hull_testkit::machine::Guest;
 
 use crate::kit::{Scratch, furnish};
 
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 10] = [
     (
         "life",
         r#"make one '.process.args = ["sleep","100"] | .linux.cgroupsPath = "machine-deep.slice:hull:one" | .annotations = {"org.systemd.property.TimeoutStopSec":"7","org.systemd.property.CollectMode":"'"'inactive-or-failed'"'"}'
@@ -88,6 +88,27 @@ for RUNTIME in hull-oci runc; do
  $RUNTIME delete -f same; done
 diff /run/runc.shown /run/hull-oci.shown && echo same"#,
     ),
+    // restore puts what CRIU makes into a scope; a stand-in makes it, or fails.
+    (
+        "restore",
+        r#"make back '.process.args = ["sleep","1000"] | .linux.cgroupsPath = ":hull:back" | .linux.resources.pids = {limit:33}'
+mkdir /run/image; echo '["","",""]' >/run/image/descriptors.json
+cat >/run/criu <<'END'
+#!/usr/bin/perl
+open(my $socket, "+<&=", $ARGV[1]) or die; sysread($socket, my $request, 65536);
+my $pid = fork(); if (!$pid) { close $socket; exec "/bin/busybox", "sleep", "1000" }
+my ($rest, $number) = ($pid, ""); while ($rest > 127) { $number .= chr(128 | $rest & 127); $rest >>= 7 } $number .= chr($rest);
+syswrite($socket, "\x08\x02\x10\x01\x22" . chr(1 + length $number) . "\x08" . $number);
+END
+chmod +x /run/criu; G=/sys/fs/cgroup/system.slice/hull-back.scope
+hull-oci --criu /run/criu --systemd-cgroup restore -d --image-path /run/image --bundle $B/back back </dev/null >/dev/null 2>/run/said || fail "restore: $(cat /run/said)"
+test "$(systemctl is-active hull-back.scope)" = active || fail active
+is $G/cgroup.procs "$(hull-oci state back | jq .pid)"; is $G/pids.max 33
+hull-oci delete -f back || fail delete; test "$(systemctl is-active hull-back.scope)" = inactive || fail "the unit stays"
+hull-oci --criu /bin/false --systemd-cgroup restore -d --image-path /run/image --bundle $B/back back </dev/null >/dev/null 2>&1 && fail "false restores"
+test "$(systemctl is-active hull-back.scope)" = inactive || fail "the unit of what failed stays"
+test -z "$(hull-oci list -q)" || fail list; test ! -e $G && echo whole"#,
+    ),
     // A user's own systemd, with the part of the tree that is given to it.
     (
         "user",
@@ -118,7 +139,7 @@ fn scopes_of_a_real_systemd() {
     let scratch = Scratch::new("scopes");
     let report = furnish(Guest::systemd(&scratch.0), &COMMANDS).run();
     for name in [
-        "life", "limits", "name", "failed", "killed", "private", "user",
+        "life", "limits", "name", "failed", "killed", "private", "user", "restore",
     ] {
         report.check(name, 0, "whole");
     }
