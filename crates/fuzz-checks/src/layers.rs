@@ -81,8 +81,7 @@ fn read(data: &[u8]) {
             assert!(end <= map.real_size && sum == entry.size, "{map:?}");
         }
         let mut room = entry.size;
-        loop {
-            let Ok(chunk) = reader.payload() else { break };
+        while let Ok(chunk) = reader.payload() {
             let chunk = chunk.to_vec();
             if chunk.is_empty() {
                 break;
