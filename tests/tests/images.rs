@@ -181,16 +181,16 @@ fn save_of_several_images_is_loaded_through_pipes_in_both_forms() {
     let saved = daemon.hull(["save", "busybox", "second:1"]);
     saved.ok();
     // The same archive is an OCI layout: without what is Docker's it is nothing else.
-    let path = daemon.scratch().join("both.tar");
-    fs::write(&path, &saved.bytes).unwrap();
+    let dir = daemon.scratch().join("both");
+    fs::create_dir(&dir).unwrap();
+    let unpack = Run::new("tar").args(["xf", "-"]).dir(&dir);
+    unpack.input(saved.bytes.clone()).run().ok();
+    fs::remove_file(dir.join("manifest.json")).unwrap();
+    fs::remove_file(dir.join("repositories")).unwrap();
+    let path = daemon.scratch().join("layout.tar");
     Run::new("tar")
-        .args([
-            "--delete",
-            "-f",
-            &text(&path),
-            "manifest.json",
-            "repositories",
-        ])
+        .args(["cf", &text(&path), "."])
+        .dir(&dir)
         .ok();
     for bytes in [saved.bytes, fs::read(&path).unwrap()] {
         let other = Daemon::builder().bare().start();
@@ -205,8 +205,6 @@ fn save_of_several_images_is_loaded_through_pipes_in_both_forms() {
             "second"
         );
     }
-    let arm = daemon.cli(["load", "--platform", "linux/arm64"]);
-    arm.input(fs::read(&path).unwrap()).run().fails(1);
 }
 
 #[test]
