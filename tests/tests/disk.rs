@@ -384,12 +384,15 @@ fn size_of_a_writable_layer_is_refused_where_it_cannot_be_kept() {
     assert!(text.contains("32768"), "{text}");
 }
 
+/// A guest on a busy host takes its time to start a daemon.
+const UP: &str = "up() { for try in 1 2 3 4 5 6; do hull info >/dev/null 2>&1 && return; sleep 2; done; hull info; }";
+
 /// Commands in a guest whose disk has project quotas, which the test host's kernel lacks.
 const QUOTA: [(&str, &str); 10] = [
     (
         "disk",
         "truncate -s 512M /disk && mke2fs -q -t ext4 -O quota,project -E quotatype=prjquota /disk && mkdir /quota \
-         && mount -o loop,prjquota /disk /quota && hull load -q -i /payload/busybox.tar",
+         && mount -o loop,prjquota /disk /quota && up && hull load -q -i /payload/busybox.tar",
     ),
     (
         "limit",
@@ -418,7 +421,7 @@ const QUOTA: [(&str, &str); 10] = [
     (
         "killed",
         "hull create --name second --storage-opt size=8M busybox sh -c 'dd if=/dev/zero of=/fill bs=1M count=20'; \
-         kill -9 $(cat /run/hull/hull.pid); sleep 1; hull start -a second; hull ps -as --format '{{.Size}}' --filter name=second; hull rm -f second",
+         kill -9 $(cat /run/hull/hull.pid); sleep 1; up; hull start -a second; hull ps -as --format '{{.Size}}' --filter name=second; hull rm -f second",
     ),
     (
         "ps",
@@ -427,13 +430,13 @@ const QUOTA: [(&str, &str); 10] = [
     (
         "xfs",
         "modprobe xfs; truncate -s 512M /xdisk && mkfs.xfs -q /xdisk && mkdir /xquota && mount -o loop,pquota /xdisk /xquota || exit 1; \
-         export HULL_DATA_DIR=/xquota/hull; hull load -q -i /payload/busybox.tar; \
+         export HULL_DATA_DIR=/xquota/hull; up; hull load -q -i /payload/busybox.tar; \
          hull run --rm --storage-opt size=16M busybox sh -c 'df -k / | tail -1; dd if=/dev/zero of=/fill bs=1M count=64 && echo unlimited'; \
          hull run --rm busybox dd if=/dev/zero of=/fill bs=1M count=64 && hull daemon stop --all; umount /xquota && echo unmounted",
     ),
     (
         "plain",
-        "mount -o loop /xdisk /xquota || exit 1; export HULL_DATA_DIR=/xquota/hull; \
+        "mount -o loop /xdisk /xquota || exit 1; export HULL_DATA_DIR=/xquota/hull; up; \
          hull run --rm --storage-opt size=16M busybox true; hull daemon stop --all; umount /xquota",
     ),
 ];
@@ -448,7 +451,7 @@ fn size_of_a_writable_layer_is_kept_by_project_quotas() {
     fs::create_dir_all(&dir).expect("make a folder for the guest");
     let mut guest = Guest::script(&dir).file(&fixtures::busybox(), "busybox.tar");
     for (name, command) in QUOTA {
-        let command = format!("modprobe loop; export HULL_DATA_DIR=/quota/hull\n{command}");
+        let command = format!("{UP}\nmodprobe loop; export HULL_DATA_DIR=/quota/hull\n{command}");
         guest = guest.command(name, &command);
     }
     let report = guest.run();
