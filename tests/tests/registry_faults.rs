@@ -546,8 +546,12 @@ fn registries_that_keep_silent_or_trickle_are_given_up() {
             (run.spawn(), words, liar)
         })
         .collect();
-    // One that stalls now and then is none of these: it goes on where it stopped.
-    let (of, stalls) = (shelf.clone(), AtomicUsize::new(0));
+    // One that stalls now and then is none of these: it goes on where it stopped. Its layer is
+    // another one: what it brings in the others need no more.
+    let other = layer("other", 600_000);
+    let blob = other.digest();
+    let (of, stalls) = (Shelf::default(), AtomicUsize::new(0));
+    of.image("1", &boxed([other]));
     let patchy = Liar::start(|_| {
         move |request: &Request| {
             let reply = of.answer(request);
