@@ -28,6 +28,7 @@ fn descriptors_of_the_caller_stay_outside() {
             .args(["-c", &format!("{line}{rest}")])
             .stdin(std::process::Stdio::null())
             .stdout(file)
+            .stderr(std::process::Stdio::null())
             .status()
             .expect("sh");
         wait_until(Duration::from_secs(5), || {
