@@ -7,7 +7,8 @@ use hull_engine::Engine;
 
 use crate::error::ApiError;
 use crate::handlers::{
-    archive, commit, containers, copy, disk, distribution, exec, gc, image_list, images, lists, networks, search, streams, system, volumes,
+    archive, commit, containers, copy, disk, distribution, exec, gc, image_list, images, lists,
+    networks, search, streams, system, volumes,
 };
 
 /// All routes over an engine. Versions are taken off the path before.
