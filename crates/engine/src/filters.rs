@@ -77,7 +77,9 @@ impl Filters {
                 other => return Err(Error::invalid(format!("invalid filter '{name}={other}'"))),
             };
             if found.is_some_and(|before| before != value) {
-                return Err(Error::invalid(format!("invalid filter '{name}': true and false")));
+                return Err(Error::invalid(format!(
+                    "invalid filter '{name}': true and false"
+                )));
             }
             found = Some(value);
         }
