@@ -2,6 +2,7 @@
 //! sockets. Only the layers that the other side lacks go over.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -263,12 +264,26 @@ fn dial_stdio_passes_both_directions_on() {
     if daemon.is_docker() {
         return;
     }
-    let out = daemon
-        .cli(["system", "dial-stdio"])
-        .input("GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .ok();
+    let mut child = Command::new(paths::hull())
+        .args(["system", "dial-stdio"])
+        .envs(daemon.env().iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start dial-stdio");
+    let mut input = child.stdin.take().expect("its input");
+    let mut output = child.stdout.take().expect("its output");
+    // The input stays open while the answer is awaited, as ssh's does.
+    input
+        .write_all(b"GET /_ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .expect("write a request");
+    let mut answer = String::new();
+    output.read_to_string(&mut answer).expect("read the answer");
     assert!(
-        out.starts_with("HTTP/1.1 200 OK") && out.ends_with("OK"),
-        "{out}"
+        answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("OK"),
+        "{answer}"
     );
+    // It ends with the connection, though its input is open.
+    assert!(child.wait().expect("wait").success());
+    drop(input);
 }
