@@ -41,5 +41,5 @@ pub use netlink::NetlinkError;
 pub use network::Network;
 pub use plug::{Plug, Plugged, lead_out};
 pub use ports::PortError;
-pub use survey::{free_subnet, interface_exists, overlap, sweep_bridges};
+pub use survey::{free_subnet, interface_exists, overlap, remove_table, sweep_bridges};
 pub use types::{InvalidMac, InvalidSubnet, MacAddress, Subnet};

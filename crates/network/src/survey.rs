@@ -66,16 +66,24 @@ pub fn sweep_bridges(
     for link in route.links()? {
         if link.kind == "bridge" && link.name.starts_with(prefix) && !known(&link.name) {
             route.delete_link(&link.name)?;
-            let table = NetworkConfig::new(&link.name).table;
-            let mut transaction = Transaction::new(&table);
-            // Made first, so that it is there to be deleted.
-            transaction.ensure_table();
-            transaction.delete_table();
-            transaction.commit(&mut nft::open()?)?;
+            remove_table(&link.name)?;
             swept.push(link.name);
         }
     }
     Ok(swept)
+}
+
+/// Deletes the table of the network on `bridge`; that there is none is no error.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn remove_table(bridge: &str) -> Result<(), NetlinkError> {
+    let table = NetworkConfig::new(bridge).table;
+    let mut transaction = Transaction::new(&table);
+    // Made first, so that it is there to be deleted.
+    transaction.ensure_table();
+    transaction.delete_table();
+    transaction.commit(&mut nft::open()?)
 }
 
 /// Whether the host has an interface of that name.

@@ -225,6 +225,19 @@ impl Engine {
                 ));
             }
         }
+        if own.network.is_err() {
+            // It could not be opened: what an earlier daemon made of it is still there. A bridge
+            // that the user named may have become another's.
+            let remains = || {
+                hull_network::remove_table(&record.bridge)?;
+                if !record.options.contains_key(option::BRIDGE) {
+                    hull_network::sweep_bridges(&record.bridge, |name| name != record.bridge)?;
+                }
+                Ok::<_, hull_network::NetlinkError>(())
+            };
+            tokio::task::block_in_place(remains)
+                .map_err(crate::internal("cannot remove what is left of the network"))?;
+        }
         own.silence();
         tokio::task::block_in_place(|| self.state.delete_network(&record.id))
             .map_err(crate::internal("cannot delete the network's record"))?;
