@@ -180,6 +180,34 @@ fn daemon_restarted_serves_names_ports_and_addresses_as_before() {
     daemon.ok(["network", "rm", "front"]);
 }
 
+#[test]
+fn network_whose_subnet_the_host_took_is_named_and_removed_without_a_trace() {
+    let mut daemon = Daemon::new();
+    let subnet = "10.232.3.0/24";
+    daemon.ok(["network", "create", "--subnet", subnet, "lost"]);
+    let out = Run::new("ip").args(["-4", "-o", "addr"]).ok();
+    let line = out.lines().find(|line| line.contains("10.232.3.1/24"));
+    let bridge = line.and_then(|line| line.split_whitespace().nth(1));
+    let bridge = bridge.expect("a bridge");
+    daemon.kill();
+    Run::new("ip").args(["link", "del", bridge]).ok();
+    let thief = format!("htt{:x}", std::process::id());
+    for command in [
+        format!("link add {thief} type bridge"),
+        format!("addr add 10.232.3.77/24 dev {thief}"),
+    ] {
+        Run::new("ip").args(command.split(' ')).ok();
+    }
+    daemon.start();
+    let run = daemon.hull(["run", "--rm", "--network", "lost", "busybox", "true"]);
+    let removed = daemon.hull(["network", "rm", "lost"]);
+    Run::new("ip").args(["link", "del", &thief]).ok();
+    run.fails_saying(125, "overlaps");
+    assert_eq!(removed.code, 0, "{}", removed.stderr);
+    let tables = Run::new("nft").args(["list", "tables"]).ok();
+    assert!(!tables.contains(bridge), "{tables}");
+}
+
 fn hull() -> String {
     hull_testkit::paths::hull().to_string_lossy().into_owned()
 }
