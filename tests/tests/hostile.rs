@@ -512,9 +512,9 @@ fn decompression_bombs_are_refused_within_bounded_memory() {
         std::io::Write::write_all(&mut encoder, &tar[512..]).expect("pack");
         (encoder.finish().expect("pack"), tar)
     };
-    let (bytes, _) = windowed(27);
-    watched.import(bytes).fails_saying(1, "memory");
     let (bytes, _) = windowed(26);
+    watched.import(bytes).fails_saying(1, "memory");
+    let (bytes, _) = windowed(25);
     watched.import(bytes).ok();
     watched.daemon.ok(["rmi", "-f", "evil:1"]);
     watched.assert_empty("bombs");

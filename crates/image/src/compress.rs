@@ -10,8 +10,8 @@ use crate::limits::{LimitError, Limits};
 
 /// Size of the buffer in front of a decoder.
 const INPUT_BUFFER_BYTES: usize = 256 << 10;
-/// Largest zstd window accepted, as a power of two: 64 MiB, more than any encoder of images uses.
-const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+/// Largest zstd window accepted, as a power of two: 32 MiB, the most that encoders of images use.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 /// Largest zstd window that any number of streams may have at once: the 8 MiB that every decoder
 /// has to accept (RFC 8878, section 3.1.1.1.2).
 const ZSTD_WINDOW_LOG_FREE: u32 = 23;
@@ -297,15 +297,15 @@ mod tests {
             e.write_all(&[8; 100]).unwrap();
             e.finish().unwrap()
         };
-        for (window, free) in [(20, true), (23, true), (24, false), (26, false)] {
+        for (window, free) in [(20, true), (23, true), (24, false), (25, false)] {
             let packed = pack(window);
             assert_eq!(has_free_window(&packed), free, "{window}");
             assert_eq!(read_all(&packed, bound()).unwrap().len(), 200);
         }
-        let text = read_all(&pack(27), bound()).unwrap_err().to_string();
+        let text = read_all(&pack(26), bound()).unwrap_err().to_string();
         assert!(text.contains("memory"), "{text}");
         // A larger window behind a small one.
-        let two = [pack(20), pack(26)].concat();
+        let two = [pack(20), pack(25)].concat();
         assert!(read_all(&two, bound()).is_err());
         assert!(!has_free_window(&[0x50, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]));
     }
