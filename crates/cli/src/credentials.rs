@@ -64,9 +64,8 @@ pub(crate) fn key(registry: &str) -> String {
 pub(crate) fn config_dir() -> PathBuf {
     match std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()) {
         Some(dir) => PathBuf::from(dir),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".docker")
-        }
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()))
+            .join(".docker"),
     }
 }
 

@@ -8,7 +8,10 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("daemon", "Run or stop the daemon"),
     ("image", "Manage images"),
-    ("manifest", "Manage manifest lists: images for several platforms"),
+    (
+        "manifest",
+        "Manage manifest lists: images for several platforms",
+    ),
     ("network", "Manage networks"),
     ("system", "Manage Hull"),
     ("volume", "Manage volumes"),

@@ -110,11 +110,7 @@ impl Engine {
             .map_err(internal("cannot open the state"))?;
         let loaded = state.load().map_err(internal("cannot read the state"))?;
         for (id, reason) in &loaded.unreadable {
-            tracing::error!(
-                id,
-                reason,
-                "a record cannot be read: it is left alone"
-            );
+            tracing::error!(id, reason, "a record cannot be read: it is left alone");
         }
         let all_known = loaded.unreadable.is_empty();
         let found = reconcile::find(&settings, loaded.containers).await;

@@ -83,7 +83,11 @@ pub struct PlatformOf {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     /// Version of the operating system.
-    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "os.version",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub os_version: Option<String>,
     /// What the operating system must have.
     #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]

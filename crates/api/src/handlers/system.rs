@@ -5,8 +5,8 @@ use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use hull_api_types::system::{
-    AuthReply, Commit, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm,
-    Version, VersionComponent, VersionPlatform,
+    AuthReply, Commit, Event, EventActor, Info, Plugins, RegistryConfig, Runtime, Swarm, Version,
+    VersionComponent, VersionPlatform,
 };
 use hull_api_types::{API_VERSION, MIN_API_VERSION};
 use hull_engine::Credentials;

@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use hull_image::content::ContentStore;
 use hull_image::limits::Limits;
-use hull_image::store::{DiskUsage, HistoryLine, Hold, ImageUser, RemoveOptions as RemoveImage, Removed};
+use hull_image::store::{
+    DiskUsage, HistoryLine, Hold, ImageUser, RemoveOptions as RemoveImage, Removed,
+};
 use hull_image::{ImageStore, RootKind};
 use hull_model::{Digest, Error, ImageConfig, Reference, Result};
 
@@ -29,13 +31,13 @@ use crate::Engine;
 use crate::filters::Filters;
 use crate::settings::Settings;
 
+pub use distribution::Inspected;
 pub use hull_image::Image as StoredImage;
 pub use hull_image::store::Removed as ImageRemoved;
 pub use hull_registry::{Descriptor, PlatformOf};
-pub use distribution::Inspected;
 pub use kept::{Artifact, Kept};
-pub use parts::LayerPart;
 pub use manifest_list::{ListEntry, ListPush};
+pub use parts::LayerPart;
 pub use pull::PullEvent;
 pub use pull_options::PullOptions;
 pub use push::PushEvent;
@@ -99,12 +101,14 @@ impl Images {
             "hull/hello" => self.store.ensure_hello(&self.hello)?,
             "host" => self.store.ensure_host()?,
             _ => self.store.resolve(name).map_err(|e| match Error::from(e) {
-                e if e.kind() == hull_model::ErrorKind::NotFound => match self.artifact_root(name) {
-                    Some(_) => Error::invalid(format!(
-                        "{name} is an artifact, or has no image for this host's platform"
-                    )),
-                    None => Error::not_found(format!("No such image: {}", with_tag(name))),
-                },
+                e if e.kind() == hull_model::ErrorKind::NotFound => {
+                    match self.artifact_root(name) {
+                        Some(_) => Error::invalid(format!(
+                            "{name} is an artifact, or has no image for this host's platform"
+                        )),
+                        None => Error::not_found(format!("No such image: {}", with_tag(name))),
+                    }
+                }
                 e => e,
             })?,
         };
@@ -116,7 +120,10 @@ impl Images {
         let image = self.resolve(name)?;
         let Some((stored, hold)) = self.store.hold_id(&image.id) else {
             // It went in this very moment.
-            return Err(Error::not_found(format!("No such image: {}", with_tag(name))));
+            return Err(Error::not_found(format!(
+                "No such image: {}",
+                with_tag(name)
+            )));
         };
         self.store.used(&image.id);
         Ok((stored.into(), hold))
@@ -215,10 +222,14 @@ impl Engine {
         let (engine, key) = (Arc::clone(self), name.to_owned());
         let removed = blocking(move || {
             let users = |id: &Digest| engine.users_of(id);
-            Ok(engine
-                .images
-                .store
-                .remove(&key, RemoveImage { force, keep_parents }, &users)?)
+            Ok(engine.images.store.remove(
+                &key,
+                RemoveImage {
+                    force,
+                    keep_parents,
+                },
+                &users,
+            )?)
         })
         .await
         .map_err(|e| match e.kind() {

@@ -8,10 +8,10 @@ use hull_model::limits::CgroupExtra;
 use hull_model::{Resources, Stats};
 use rustix::fs::OFlags;
 
+use super::below::{self, Below};
 use super::detect::{Hierarchies, V1};
 use super::dir::{Dir, io, value};
 use super::extra::Asked;
-use super::below::{self, Below};
 use super::{
     Cgroup, CgroupError, CgroupResult, DeviceRule, Entry, View, v1_devices, v1_limits, v2,
 };
@@ -192,7 +192,10 @@ impl Group {
             let mut all = members.iter().flat_map(|member| &member.controllers);
             all.any(|controller| below::is_name(controller, name))
         };
-        if let Some(missing) = below.iter().find(|b| !b.is_for_all() && !has(&b.controller)) {
+        if let Some(missing) = below
+            .iter()
+            .find(|b| !b.is_for_all() && !has(&b.controller))
+        {
             return Err(missing.unusable("the container has no group of that controller"));
         }
         if members.is_empty() {
