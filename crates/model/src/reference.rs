@@ -66,7 +66,11 @@ impl Reference {
 
     fn familiar_by(&self, default: &str) -> String {
         let built_in = BUILT_IN.contains(&self.path.trim_start_matches("library/"));
-        if self.domain == DEFAULT_DOMAIN && (default == DEFAULT_DOMAIN || built_in) {
+        // A path that begins like a registry would be taken for one.
+        let first = self.path.split_once('/').map(|(first, _)| first);
+        let misleading = first.is_some_and(is_domain);
+        let short = default == DEFAULT_DOMAIN || built_in;
+        if self.domain == DEFAULT_DOMAIN && short && !misleading {
             self.path
                 .strip_prefix("library/")
                 .filter(|p| !p.contains('/'))
@@ -232,6 +236,8 @@ mod tests {
         let r: Reference = "busybox".parse().unwrap();
         assert_eq!(r.to_string(), "docker.io/library/busybox:latest");
         assert_eq!(r.familiar(), "busybox:latest");
+        let r: Reference = "docker.io/evil.example/a:b".parse().unwrap();
+        assert_eq!(r.familiar(), "docker.io/evil.example/a:b");
         let r: Reference = "hull/hello".parse().unwrap();
         assert_eq!(r.familiar(), "hull/hello:latest");
         let r: Reference = "localhost:5000/a/b:v1".parse().unwrap();
