@@ -260,6 +260,9 @@ fn host(file: &Path, url: &str, entry: Entry, mirror: bool) -> Result<Host, Regi
     if !url.starts_with("https://") && !url.starts_with("http://") {
         return Err(wrong(file, format!("{url:?} is neither http nor https")));
     }
+    if reqwest::Url::parse(&url).is_err() {
+        return Err(wrong(file, format!("{url:?} is no address")));
+    }
     let url = url.trim_end_matches('/');
     let base = if entry.override_path || url.ends_with("/v2") {
         url.to_owned()
@@ -391,6 +394,7 @@ server = "https://upstream.example"
         fs::create_dir(&own).expect("mkdir");
         for bad in [
             "server = 3",
+            "server = \"https://\"",
             "[host.\"ftp://x\"]",
             "[host.\"https://x\"]\ncapabilities=[\"fly\"]",
         ] {

@@ -420,10 +420,6 @@ mod tests {
         };
         refuse(|r| r.host_config.isolation = "hyperv".into(), "isolation");
         refuse(
-            |r| r.host_config.network_mode = "mine".into(),
-            "network mine not found",
-        );
-        refuse(
             |r| r.host_config.restart_policy.name = "often".into(),
             "unknown policy",
         );

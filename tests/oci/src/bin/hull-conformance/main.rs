@@ -22,6 +22,8 @@ use hull_oci_tests::{Kind, Manager, Runtime};
 use serde_json::json;
 
 const THREADS: usize = 4;
+/// Tries that another runtime has at a case: its races are not ours to show.
+const TRIES: usize = 3;
 
 /// What came of a case.
 #[derive(Debug, Clone)]
@@ -164,7 +166,13 @@ fn run(kind: Kind, wish: &Wish, cases: &[&Case]) -> Vec<Outcome> {
                     if !runtime.has_groups() && case.name.starts_with("update.") {
                         continue;
                     }
-                    let outcome = outcome(case, &runtime);
+                    let mut outcome = outcome(case, &runtime);
+                    for _ in 1..TRIES {
+                        if kind == Kind::Hull || judge(kind, case.name, &outcome).is_ok() {
+                            break;
+                        }
+                        outcome = self::outcome(case, &Runtime::with(kind, wish.manager));
+                    }
                     if let Some(slot) = results.lock().expect("results").get_mut(index) {
                         *slot = outcome;
                     }
