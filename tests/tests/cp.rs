@@ -521,7 +521,11 @@ fn cp_beside_a_container_that_swaps_links_never_reaches_the_host() {
         let out = host.join(format!("out{round}"));
         let text = out.to_string_lossy().into_owned();
         daemon.hull(["cp", ["cc:/w/d/f", "cc:/w/d/.", "cc:/w"][round % 3], &text]);
-        daemon.hull(["cp", "-L", "cc:/w/d/f", &text]);
+        assert_no_secret(&out);
+        // A place of its own: a destination that is a link is followed, as in Docker, and the copy
+        // before may have left one that leads to what has the container's name on the host.
+        let out = host.join(format!("followed{round}"));
+        daemon.hull(["cp", "-L", "cc:/w/d/f", &out.to_string_lossy()]);
         assert_no_secret(&out);
     }
     let differ = tree::differences(&before, &tree::read(&outside));
