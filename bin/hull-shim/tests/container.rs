@@ -575,7 +575,7 @@ fn many_execs_at_once_each_have_their_own_output() {
 fn host_pid_namespace_what_outlives_the_first_process_is_killed_and_reaped() {
     let shim = Shim::start();
     let mut daemon = shim.connect();
-    let mut wish = shim.launch("(sleep 300 & exec sleep 301) & echo up; sleep 0.2; exit 2");
+    let mut wish = shim.launch("(sleep 300 & echo up; exec sleep 301) & sleep 0.5; exit 2");
     wish.plan.namespaces.pid = Namespace::Host;
     started(daemon.call(request(wish), &[]));
     until("it is up", || out(&shim) == "up\n");

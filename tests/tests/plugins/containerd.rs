@@ -9,6 +9,8 @@ use crate::kit::{Engine, text};
 /// A containerd of the test's own with an image of busybox.
 struct Containerd {
     engine: Engine,
+    /// Of the test's own: the shim's records of all containerds lie in one folder, by namespace.
+    namespace: String,
     image: String,
 }
 
@@ -25,6 +27,7 @@ impl Containerd {
         });
         let mut containerd = Self {
             engine,
+            namespace: format!("{name}-{}", std::process::id()),
             image: String::new(),
         };
         eventually("containerd answers", || {
@@ -47,7 +50,7 @@ impl Containerd {
     fn run(&self, args: &[&str]) -> Output {
         Run::new("ctr")
             .args(["--address", &text(self.engine.path("sock"))])
-            .args(["--namespace", "hull"])
+            .args(["--namespace", &self.namespace])
             .args(args)
             .run()
     }
