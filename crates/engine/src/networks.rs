@@ -127,6 +127,11 @@ impl Engine {
             .map(|c| c.record())
             .filter(|r| r.state.is_running())
             .collect();
+        self.described(&running)
+    }
+
+    /// All networks, with those of `running` that are in them.
+    fn described(&self, running: &[ContainerRecord]) -> Vec<NetworkDescription> {
         let inside = |id: &str, name: &str| {
             let mode = |r: &ContainerRecord| {
                 r.joins.is_none() && containers::network_name(&r.spec.network) == name
@@ -166,20 +171,30 @@ impl Engine {
     /// # Errors
     /// `NotFound`, or `InvalidArgument` if several ids begin so.
     pub fn network(&self, key: &str) -> Result<NetworkDescription> {
-        let mut all = self.networks();
-        let exact = all.iter().position(|n| n.name == key || n.id == key);
-        if let Some(index) = exact {
-            return Ok(all.swap_remove(index));
-        }
-        all.retain(|n| !key.is_empty() && n.id.starts_with(key));
-        match all.len() {
-            0 => Err(Error::not_found(format!("network {key} not found"))),
-            1 => Ok(all.swap_remove(0)),
-            _ => Err(Error::invalid(format!(
-                "network {key} is ambiguous ({} matches found on ID prefix)",
-                all.len()
-            ))),
-        }
+        pick(self.networks(), key)
+    }
+
+    /// As [`Engine::network`], without the containers in it: a start must not cost more where many
+    /// others run.
+    pub(crate) fn bare_network(&self, key: &str) -> Result<NetworkDescription> {
+        pick(self.described(&[]), key)
+    }
+}
+
+/// The network called `key`: by name, id, or the unambiguous beginning of an id.
+fn pick(mut all: Vec<NetworkDescription>, key: &str) -> Result<NetworkDescription> {
+    let exact = all.iter().position(|n| n.name == key || n.id == key);
+    if let Some(index) = exact {
+        return Ok(all.swap_remove(index));
+    }
+    all.retain(|n| !key.is_empty() && n.id.starts_with(key));
+    match all.len() {
+        0 => Err(Error::not_found(format!("network {key} not found"))),
+        1 => Ok(all.swap_remove(0)),
+        _ => Err(Error::invalid(format!(
+            "network {key} is ambiguous ({} matches found on ID prefix)",
+            all.len()
+        ))),
     }
 }
 

@@ -149,7 +149,7 @@ impl Engine {
 
     /// Finds the network that a join names.
     fn resolve(&self, mut join: Join) -> Result<Join> {
-        let found = self.network(&join.name)?;
+        let found = self.bare_network(&join.name)?;
         if found.driver != "bridge" {
             return Err(Error::invalid(format!(
                 "conflicting options: network {} and others",
