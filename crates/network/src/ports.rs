@@ -4,7 +4,6 @@
 //! so that a port which a process of the host uses is refused, and that none takes it later.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
@@ -87,15 +86,10 @@ pub(crate) struct PortTable {
 }
 
 impl PortTable {
-    /// Random ports begin anywhere: those of a daemon that was killed are still translated, and
-    /// nothing but the next daemon knows of them.
     pub(crate) fn new() -> Self {
-        let (first, last) = RANDOM_PORTS.into_inner();
-        let places = u64::from(last - first) + 1;
-        let place = RandomState::new().hash_one(first) % places;
         Self {
             holdings: BTreeMap::new(),
-            next_random: u16::try_from(place).map_or(first, |place| first + place),
+            next_random: *RANDOM_PORTS.start(),
         }
     }
 
