@@ -27,6 +27,25 @@ pub struct Row {
 }
 
 impl Row {
+    /// Hull's figure beside a peer's, where less is better.
+    pub fn less(
+        name: &'static str,
+        what: impl Into<String>,
+        [hull, peer]: [f64; 2],
+        peer_name: &'static str,
+        promised: f64,
+    ) -> Self {
+        Self {
+            name,
+            what: what.into(),
+            hull,
+            peer_name,
+            peer,
+            factor: peer / hull,
+            promised,
+        }
+    }
+
     /// The promise is kept.
     pub fn is_kept(&self) -> bool {
         self.factor >= self.promised

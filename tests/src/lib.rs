@@ -4,6 +4,7 @@ pub mod docker;
 pub mod documents;
 pub mod forward;
 pub mod liar;
+pub mod net;
 pub mod odd;
 pub mod rawtar;
 pub mod registry;

@@ -1,29 +1,12 @@
 //! The default network: addresses, ports published over TCP and UDP, loopback, other hosts,
 //! container to container, and that all of it is freed.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use hull_testkit::{Daemon, Run, eventually, fixtures, wait_until};
-
-/// Serves one line to each TCP client on port 80.
-const SERVER: &str = "while :; do echo -n served | nc -l -p 80; done";
-
-fn read_from(address: &str) -> Option<String> {
-    let mut stream =
-        TcpStream::connect_timeout(&address.parse().ok()?, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-fn serves(address: &str) -> bool {
-    wait_until(Duration::from_secs(10), || {
-        read_from(address).as_deref() == Some("served")
-    })
-}
+use hull_tests::net::{SERVER, read_from, serves};
 
 /// The host port of a container's published port.
 fn port_of(daemon: &Daemon, name: &str, port: &str) -> u16 {
@@ -438,8 +421,11 @@ fn publish_all_takes_exposed_ports() {
 #[test]
 fn port_keeps_working_over_restarts_of_container_and_daemon() {
     let mut daemon = Daemon::new();
+    // No random port: nobody holds it while the daemon is dead, and the daemon of another test would
+    // choose the same.
+    let publish = format!("{}:80", 20_000 + std::process::id() % 10_000);
     daemon.ok([
-        "run", "-d", "--name", "server", "-p", "80", "busybox", "sh", "-c", SERVER,
+        "run", "-d", "--name", "server", "-p", &publish, "busybox", "sh", "-c", SERVER,
     ]);
     let port = port_of(&daemon, "server", "80/tcp");
     let address = format!("127.0.0.1:{port}");

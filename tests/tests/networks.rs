@@ -1,71 +1,11 @@
 //! Networks of the user's own: made, listed, removed; who reaches whom; joined and left by
 //! containers that run.
 
-use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::ops::Deref;
+use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use hull_testkit::{Daemon, Output, Run, wait_until};
-
-/// Serves one line to each TCP client on port 80.
-const SERVER: &str = "while :; do echo -n served | nc -l -p 80; done";
-
-/// A daemon whose containers and networks go at the end, whatever happened.
-struct World(Daemon);
-
-impl World {
-    fn new() -> Self {
-        Self(Daemon::new())
-    }
-
-    /// Starts a container that stays.
-    fn sleeper(&self, name: &str, args: &[&str]) {
-        let start = ["run", "-d", "--name", name];
-        let whole = start.iter().chain(args);
-        self.ok(whole.chain(&["busybox", "sleep", "1000"]));
-    }
-
-    /// Starts a container that serves on port 80.
-    fn server(&self, name: &str, args: &[&str]) {
-        let start = ["run", "-d", "--name", name];
-        let whole = start.iter().chain(args);
-        self.ok(whole.chain(&["busybox", "sh", "-c", SERVER]));
-    }
-
-    fn inside(&self, name: &str, script: &str) -> Output {
-        self.hull(["exec", name, "sh", "-c", script])
-    }
-
-    /// Whether one container gets an answer from another.
-    fn reaches(&self, from: &str, to: &str) -> bool {
-        self.inside(from, &format!("ping -c 1 -W 1 {to}")).code == 0
-    }
-
-    /// A field of what inspect says of a container on a network.
-    fn place(&self, name: &str, network: &str, field: &str) -> String {
-        let template = format!("{{{{(index .NetworkSettings.Networks \"{network}\").{field}}}}}");
-        self.inspect(name, &template)
-    }
-}
-
-impl Deref for World {
-    type Target = Daemon;
-
-    fn deref(&self) -> &Daemon {
-        &self.0
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let all = self.hull(["ps", "-aq"]).stdout;
-        if !all.trim().is_empty() {
-            self.hull(["rm", "-f"].into_iter().chain(all.split_whitespace()));
-        }
-        self.hull(["network", "prune", "-f"]);
-    }
-}
+use hull_testkit::{Run, wait_until};
+use hull_tests::net::{World, serves};
 
 /// The interfaces of the host with an address in this subnet.
 fn interface_with(address: &str) -> String {
@@ -74,21 +14,6 @@ fn interface_with(address: &str) -> String {
     line.and_then(|line| line.split_whitespace().nth(1))
         .unwrap_or_default()
         .to_owned()
-}
-
-fn read_from(address: &str) -> Option<String> {
-    let mut stream =
-        TcpStream::connect_timeout(&address.parse().ok()?, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
-
-fn serves(address: &str) -> bool {
-    wait_until(Duration::from_secs(10), || {
-        read_from(address).as_deref() == Some("served")
-    })
 }
 
 #[test]

@@ -3,12 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hull_testkit::{Daemon, wait_until};
+use hull_testkit::wait_until;
+use hull_tests::net::World;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const A: u16 = 1;
@@ -18,26 +18,6 @@ const AAAA: u16 = 28;
 const NXDOMAIN: u8 = 3;
 /// What the servers of the tests answer to every question.
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
-
-struct World(Daemon);
-
-impl Deref for World {
-    type Target = Daemon;
-
-    fn deref(&self) -> &Daemon {
-        &self.0
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let all = self.hull(["ps", "-aq"]).stdout;
-        if !all.trim().is_empty() {
-            self.hull(["rm", "-f"].into_iter().chain(all.split_whitespace()));
-        }
-        self.hull(["network", "prune", "-f"]);
-    }
-}
 
 /// An answer, as far as the tests look.
 #[derive(Debug, Default, PartialEq)]
@@ -49,54 +29,42 @@ struct Reply {
     others: usize,
 }
 
-impl World {
-    fn new() -> Self {
-        Self(Daemon::new())
-    }
+fn address(world: &World, name: &str, network: &str) -> Ipv4Addr {
+    let text = world.place(name, network, "IPAddress");
+    text.parse().expect("an address")
+}
 
-    fn sleeper(&self, name: &str, args: &[&str]) {
-        let start = ["run", "-d", "--name", name];
-        let whole = start.iter().chain(args);
-        self.ok(whole.chain(&["busybox", "sleep", "1000"]));
-    }
+/// The server that a container asks.
+fn name_server(world: &World, name: &str) -> Ipv4Addr {
+    let text = world.ok(["exec", name, "cat", "/etc/resolv.conf"]);
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("nameserver "));
+    line.and_then(|text| text.parse().ok()).expect("a server")
+}
 
-    fn address(&self, name: &str, network: &str) -> Ipv4Addr {
-        let template = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
-        self.inspect(name, &template).parse().expect("an address")
-    }
+/// Runs something on a thread in a container's network.
+fn within<T: Send>(world: &World, name: &str, act: impl FnOnce() -> T + Send) -> T {
+    let pid = world.inspect(name, "{{.State.Pid}}");
+    std::thread::scope(|scope| {
+        let inside = move || {
+            let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open");
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&netns),
+                Some(LinkNameSpaceType::Network),
+            )
+            .expect("enter");
+            act()
+        };
+        scope.spawn(inside).join().expect("a thread")
+    })
+}
 
-    /// The server that a container asks.
-    fn server(&self, name: &str) -> Ipv4Addr {
-        let text = self.ok(["exec", name, "cat", "/etc/resolv.conf"]);
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix("nameserver "));
-        line.and_then(|text| text.parse().ok()).expect("a server")
-    }
-
-    /// Runs something on a thread in a container's network.
-    fn within<T: Send>(&self, name: &str, act: impl FnOnce() -> T + Send) -> T {
-        let pid = self.inspect(name, "{{.State.Pid}}");
-        std::thread::scope(|scope| {
-            let inside = move || {
-                let netns = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("open");
-                move_into_link_name_space(
-                    std::os::fd::AsFd::as_fd(&netns),
-                    Some(LinkNameSpaceType::Network),
-                )
-                .expect("enter");
-                act()
-            };
-            scope.spawn(inside).join().expect("a thread")
-        })
-    }
-
-    fn ask(&self, container: &str, name: &str, kind: u16) -> Reply {
-        let server = self.server(container);
-        self.within(container, || {
-            by_datagram(server, &question(name, kind, None))
-        })
-    }
+fn ask(world: &World, container: &str, name: &str, kind: u16) -> Reply {
+    let server = name_server(world, container);
+    within(world, container, || {
+        by_datagram(server, &question(name, kind, None))
+    })
 }
 
 fn question(name: &str, kind: u16, payload: Option<u16>) -> Vec<u8> {
@@ -209,23 +177,28 @@ fn names_aliases_ids_and_the_host_are_known_and_change_with_the_containers() {
     world.sleeper("web1", &["--network", "net-a", "--network-alias", "web"]);
     world.sleeper("web2", &["--network", "net-a", "--network-alias", "web"]);
     let (one, two) = (
-        world.address("web1", "net-a"),
-        world.address("web2", "net-a"),
+        address(&world, "web1", "net-a"),
+        address(&world, "web2", "net-a"),
     );
     let id = world.inspect("web1", "{{.Id}}");
     for name in ["web1", "WEB1", "web1.net-a", &id[..12]] {
-        assert_eq!(world.ask("asker", name, A).addresses, [one], "{name}");
+        assert_eq!(ask(&world, "asker", name, A).addresses, [one], "{name}");
     }
-    assert_eq!(world.ask("asker", "web", A).addresses, [one, two]);
-    let server = world.server("asker");
+    assert_eq!(ask(&world, "asker", "web", A).addresses, [one, two]);
+    let server = name_server(&world, "asker");
     for name in ["host.docker.internal", "host.containers.internal"] {
-        assert_eq!(world.ask("asker", name, A).addresses, [server], "{name}");
+        assert_eq!(ask(&world, "asker", name, A).addresses, [server], "{name}");
     }
     for kind in [AAAA, MX] {
-        assert_eq!(world.ask("asker", "web1", kind), Reply::default());
+        assert_eq!(ask(&world, "asker", "web1", kind), Reply::default());
     }
     let [a, b, c, d] = one.octets();
-    let reverse = world.ask("asker", &format!("{d}.{c}.{b}.{a}.in-addr.arpa"), PTR);
+    let reverse = ask(
+        &world,
+        "asker",
+        &format!("{d}.{c}.{b}.{a}.in-addr.arpa"),
+        PTR,
+    );
     assert_eq!((reverse.code, reverse.others), (0, 1));
     let name = world.ok(["exec", "asker", "nslookup", &one.to_string()]);
     assert!(name.contains("web1.net-a"), "{name}");
@@ -244,12 +217,12 @@ fn names_aliases_ids_and_the_host_are_known_and_change_with_the_containers() {
     assert_eq!(firsts.len(), 2, "{firsts:?}");
 
     world.ok(["rename", "web1", "renamed"]);
-    assert_eq!(world.ask("asker", "renamed", A).addresses, [one]);
-    assert_eq!(world.ask("asker", "web1", A).code, NXDOMAIN);
+    assert_eq!(ask(&world, "asker", "renamed", A).addresses, [one]);
+    assert_eq!(ask(&world, "asker", "web1", A).code, NXDOMAIN);
     world.ok(["rm", "-f", "web2"]);
-    assert_eq!(world.ask("asker", "web", A).addresses, [one]);
+    assert_eq!(ask(&world, "asker", "web", A).addresses, [one]);
     world.ok(["rm", "-f", "renamed"]);
-    assert_eq!(world.ask("asker", "web", A).code, NXDOMAIN);
+    assert_eq!(ask(&world, "asker", "web", A).code, NXDOMAIN);
 }
 
 #[test]
@@ -260,20 +233,20 @@ fn large_answers_come_by_edns_and_by_stream() {
     for number in 0..34 {
         let name = format!("m{number}");
         world.sleeper(&name, &["--network", "many", "--network-alias", "all"]);
-        all.push(world.address(&name, "many"));
+        all.push(address(&world, &name, "many"));
     }
     all.sort();
-    let server = world.server("m0");
-    let cut = world.ask("m0", "all", A);
+    let server = name_server(&world, "m0");
+    let cut = ask(&world, "m0", "all", A);
     assert!(cut.truncated && cut.addresses.is_empty());
     let edns = question("all", A, Some(4096));
-    let whole = world.within("m0", || by_datagram(server, &edns));
+    let whole = within(&world, "m0", || by_datagram(server, &edns));
     assert_eq!(whole.addresses, all);
     let plain = question("all", A, None);
-    let whole = world.within("m0", || by_stream(server, &plain));
+    let whole = within(&world, "m0", || by_stream(server, &plain));
     assert_eq!(whole.addresses, all);
     // What is no question does no harm.
-    world.within("m0", || {
+    within(&world, "m0", || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
         for length in 0..plain.len() {
             let mut damaged = plain.clone();
@@ -284,7 +257,7 @@ fn large_answers_come_by_edns_and_by_stream() {
                 .expect("send");
         }
     });
-    assert_eq!(world.ask("m0", "m0", A).code, 0);
+    assert_eq!(ask(&world, "m0", "m0", A).code, 0);
 }
 
 #[test]
@@ -305,29 +278,29 @@ fn foreign_names_are_asked_of_others_but_never_from_internal_networks() {
     world.sleeper("open1", &with("open"));
     world.sleeper("shut1", &with("shut"));
 
-    assert_eq!(world.ask("shut1", "example.org", A).code, NXDOMAIN);
+    assert_eq!(ask(&world, "shut1", "example.org", A).code, NXDOMAIN);
     assert_eq!(
         unanswered.load(Ordering::Relaxed) + answered.load(Ordering::Relaxed),
         0
     );
 
     // The first does not answer, the second does; from then on the second is asked first.
-    assert_eq!(world.ask("open1", "example.org", A).addresses, [FOREIGN]);
+    assert_eq!(ask(&world, "open1", "example.org", A).addresses, [FOREIGN]);
     assert!(unanswered.load(Ordering::Relaxed) > 0);
     let before = unanswered.load(Ordering::Relaxed);
-    assert_eq!(world.ask("open1", "example.com", A).addresses, [FOREIGN]);
+    assert_eq!(ask(&world, "open1", "example.com", A).addresses, [FOREIGN]);
     assert_eq!(unanswered.load(Ordering::Relaxed), before);
     // Names of ours are not asked of others.
     let before = answered.load(Ordering::Relaxed);
-    assert_eq!(world.ask("open1", "open1", A).addresses.len(), 1);
+    assert_eq!(ask(&world, "open1", "open1", A).addresses.len(), 1);
     assert_eq!(answered.load(Ordering::Relaxed), before);
     // Also on an internal network, a container that is on another has a way out.
     world.ok(["network", "connect", "bridge", "shut1"]);
-    assert_eq!(world.ask("shut1", "example.org", A).addresses, [FOREIGN]);
+    assert_eq!(ask(&world, "shut1", "example.org", A).addresses, [FOREIGN]);
     world.ok(["network", "disconnect", "bridge", "shut1"]);
-    assert_eq!(world.ask("shut1", "example.org", A).code, NXDOMAIN);
+    assert_eq!(ask(&world, "shut1", "example.org", A).code, NXDOMAIN);
     world.ok(["network", "connect", "open", "shut1"]);
-    assert_eq!(world.ask("shut1", "example.org", A).addresses, [FOREIGN]);
+    assert_eq!(ask(&world, "shut1", "example.org", A).addresses, [FOREIGN]);
 }
 
 #[test]
@@ -341,10 +314,10 @@ fn look_ups_that_wait_hold_up_no_other() {
         &["--network", "busy", "--dns", &silent.to_string()],
     );
     world.sleeper("other", &["--network", "busy"]);
-    let server = world.server("asker");
+    let server = name_server(&world, "asker");
     let question = question("example.org", A, None);
     // More than one container may have under way: what is beyond fails at once.
-    world.within("asker", || {
+    within(&world, "asker", || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
         let pause = Some(Duration::from_millis(100));
         socket.set_read_timeout(pause).expect("a limit");
@@ -363,7 +336,7 @@ fn look_ups_that_wait_hold_up_no_other() {
     }));
     // The silent server still holds those look-ups; ours are answered.
     for asker in ["asker", "other"] {
-        assert_eq!(world.ask(asker, "other", A).addresses.len(), 1);
+        assert_eq!(ask(&world, asker, "other", A).addresses.len(), 1);
     }
 }
 
@@ -386,7 +359,7 @@ fn resolver_files_carry_search_domains_options_and_hosts() {
             "unit",
         ],
     );
-    let server = world.server("one");
+    let server = name_server(&world, "one");
     let conf = world.ok(["exec", "one", "cat", "/etc/resolv.conf"]);
     assert_eq!(
         conf,
@@ -394,8 +367,8 @@ fn resolver_files_carry_search_domains_options_and_hosts() {
     );
     let hosts = world.ok(["exec", "one", "cat", "/etc/hosts"]);
     assert!(hosts.contains(&format!("{server}\taway")), "{hosts}");
-    let own = world.address("one", "net-b");
+    let own = address(&world, "one", "net-b");
     assert!(hosts.contains(&format!("{own}\tunit")), "{hosts}");
     world.sleeper("two", &["--network", "net-b"]);
-    assert_eq!(world.ask("two", "unit", A).addresses, [own]);
+    assert_eq!(ask(&world, "two", "unit", A).addresses, [own]);
 }

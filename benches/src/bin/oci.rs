@@ -186,30 +186,12 @@ fn beside_crun(rounds: usize) -> Result<Figures> {
     Ok(Figures { warm, cold, peaks })
 }
 
-fn row(
-    name: &'static str,
-    what: String,
-    [hull, peer]: [f64; 2],
-    peer_name: &'static str,
-    promised: f64,
-) -> Row {
-    Row {
-        name,
-        what,
-        hull,
-        peer_name,
-        peer,
-        factor: peer / hull,
-        promised,
-    }
-}
-
 /// The rows of one peer, which is number `which` in the tables of names.
 fn rows_of(figures: &Figures, peer: &'static str, which: usize, promised: f64) -> Vec<Row> {
     let groups = if which == 0 { "" } else { ", no cgroup" };
     let mut rows = Vec::new();
     for ((_, what, names), pair) in COMMANDS.iter().zip(&figures.warm) {
-        rows.push(row(
+        rows.push(Row::less(
             names[which],
             format!("{what}{groups}, ms"),
             *pair,
@@ -219,11 +201,11 @@ fn rows_of(figures: &Figures, peer: &'static str, which: usize, promised: f64) -
     }
     for (((_, what, _), names), pair) in COMMANDS.iter().zip(COLD).zip(&figures.cold) {
         let what = format!("{what}, caches dropped{groups}, ms");
-        rows.push(row(names[which], what, *pair, peer, promised));
+        rows.push(Row::less(names[which], what, *pair, peer, promised));
     }
     for ((_, what, names), pair) in PEAKS.iter().zip(&figures.peaks) {
         let what = format!("peak memory of {what}{groups}, KiB");
-        rows.push(row(names[which], what, *pair, peer, 1.0));
+        rows.push(Row::less(names[which], what, *pair, peer, 1.0));
     }
     rows
 }
@@ -258,13 +240,13 @@ fn main() -> Result<()> {
     let least = floor(&hull, &bundle, false)?;
     let what = "smallest memory limit for true, KiB";
     let pair = [least, floor(&runc, &bundle, false)?];
-    rows.push(row("floor-runc", what.to_owned(), pair, "runc", 1.0));
+    rows.push(Row::less("floor-runc", what, pair, "runc", 1.0));
     let pair = [least, CRUN_FLOOR];
-    rows.push(row("floor", what.to_owned(), pair, "the promise", 1.0));
+    rows.push(Row::less("floor", what, pair, "the promise", 1.0));
     if !figures.cold.is_empty() {
         let what = "the same, caches dropped, KiB".to_owned();
         let pair = [floor(&hull, &bundle, true)?, floor(&runc, &bundle, true)?];
-        rows.push(row("cold-floor-runc", what, pair, "runc", 1.0));
+        rows.push(Row::less("cold-floor-runc", what, pair, "runc", 1.0));
     }
     drop((hull, runc));
     rows.extend(rows_of(&beside_crun(rounds)?, "crun", 1, 1.0));

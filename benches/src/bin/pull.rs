@@ -309,32 +309,44 @@ impl Bench {
             ("pull", "pull, nothing there, s", cold),
             ("half", "pull, half the layers there, s", half),
         ] {
-            rows.push(row(name, what, [hull, docker], "docker", 3.0));
-            rows.push(row(name, what, [hull, podman], "podman", 3.0));
+            rows.push(Row::less(name, what, [hull, docker], "docker", 3.0));
+            rows.push(Row::less(name, what, [hull, podman], "podman", 3.0));
         }
         let plain = self.plain()?;
         for (what, seconds) in ["download", "inflate", "write"].iter().zip(plain) {
             say(&format!("plain {what}: {seconds:.2} s"));
         }
         let slowest = plain.into_iter().fold(0.0, f64::max);
-        rows.push(row(
+        rows.push(Row::less(
             "limit",
             "pull, nothing there, s",
             [cold[0], slowest],
             "slowest part alone",
             1.0 / LIMIT,
         ));
-        rows.push(row("push", "push, s", seconds(self.push()?), "docker", 1.0));
+        rows.push(Row::less(
+            "push",
+            "push, s",
+            seconds(self.push()?),
+            "docker",
+            1.0,
+        ));
         let [save, load] = self.archive()?;
-        rows.push(row("save", "save, s", seconds(save), "docker", 1.0));
-        rows.push(row("load", "load, s", seconds(load), "docker", 1.0));
+        rows.push(Row::less("save", "save, s", seconds(save), "docker", 1.0));
+        rows.push(Row::less("load", "load, s", seconds(load), "docker", 1.0));
         match self.commit()? {
-            Some(commit) => rows.push(row("commit", "commit, s", seconds(commit), "docker", 1.0)),
+            Some(commit) => rows.push(Row::less(
+                "commit",
+                "commit, s",
+                seconds(commit),
+                "docker",
+                1.0,
+            )),
             None => say("commit: Hull has none yet"),
         }
         let mib = peaks.map(|kib| kib as f64 / 1024.0);
         say(&format!("daemon idle: {:.1} MiB", idle as f64 / 1024.0));
-        rows.push(row(
+        rows.push(Row::less(
             "memory",
             "daemon's peak memory while it pulls, MiB",
             mib,
@@ -381,24 +393,6 @@ fn remove_all<T>(engine: &T, case: impl Fn(&T, &[&str]) -> Case) -> Result<()> {
 
 fn clear_docker(docker: &Docker) -> Result<()> {
     remove_all(docker, |docker, args| docker.case(args))
-}
-
-fn row(
-    name: &'static str,
-    what: &str,
-    [hull, peer]: [f64; 2],
-    peer_name: &'static str,
-    promised: f64,
-) -> Row {
-    Row {
-        name,
-        what: what.to_owned(),
-        hull,
-        peer_name,
-        peer,
-        factor: peer / hull,
-        promised,
-    }
 }
 
 fn say(text: &str) {

@@ -43,25 +43,6 @@ fn shrink(case: impl Fn(&[&str]) -> Case, have: usize) -> Result<()> {
     Ok(())
 }
 
-fn ratio(
-    name: &'static str,
-    what: &str,
-    hull: f64,
-    peer_name: &'static str,
-    peer: f64,
-    promised: f64,
-) -> Row {
-    Row {
-        name,
-        what: what.to_owned(),
-        hull,
-        peer_name,
-        peer,
-        factor: peer / hull,
-        promised,
-    }
-}
-
 fn main() -> Result<()> {
     let dir = paths::target().join("bench");
     std::fs::create_dir_all(&dir)?;
@@ -88,28 +69,25 @@ fn main() -> Result<()> {
     let [h, d, r, hn, dn] = times[..] else {
         bail!("five cases were measured")
     };
-    rows.push(ratio(
+    rows.push(Row::less(
         "run",
         "run --rm busybox true, ms",
-        h,
+        [h, d],
         "docker",
-        d,
         25.0,
     ));
-    rows.push(ratio(
+    rows.push(Row::less(
         "runc",
         "run --rm busybox true, ms",
-        h,
+        [h, r],
         "runc run",
-        r,
         2.0,
     ));
-    rows.push(ratio(
+    rows.push(Row::less(
         "run-none",
         "run --rm --network none, ms",
-        hn,
+        [hn, dn],
         "docker",
-        dn,
         35.0,
     ));
 
@@ -128,8 +106,8 @@ fn main() -> Result<()> {
     let [he, de, hp, dp] = times[..] else {
         bail!("four cases were measured")
     };
-    rows.push(ratio("exec", "exec true, ms", he, "docker", de, 15.0));
-    rows.push(ratio("ps", "ps, ms", hp, "docker", dp, 5.0));
+    rows.push(Row::less("exec", "exec true, ms", [he, de], "docker", 15.0));
+    rows.push(Row::less("ps", "ps, ms", [hp, dp], "docker", 5.0));
 
     let mut at_once = (0..3)
         .map(|_| hull.case(&run).at_once(PARALLEL))
@@ -167,20 +145,18 @@ fn main() -> Result<()> {
     }
     let peer_shim = peers.iter().sum::<u64>() as f64 / peers.len().max(1) as f64 / 1024.0;
     let engine = engine as f64 / 1024.0;
-    rows.push(ratio(
+    rows.push(Row::less(
         "memory-daemon",
         "daemon with 50 containers, MiB PSS",
-        daemon,
+        [daemon, engine],
         "dockerd+containerd",
-        engine,
         engine / 25.0,
     ));
-    rows.push(ratio(
+    rows.push(Row::less(
         "memory-shim",
         "each shim, MiB PSS",
-        shim,
+        [shim, peer_shim],
         "containerd-shim",
-        peer_shim,
         peer_shim,
     ));
     shrink(|a| docker.case(a), CROWD)?;
@@ -194,12 +170,11 @@ fn main() -> Result<()> {
     let many = interleaved(&[hull.case(&run)], ROUNDS)?;
     shrink(|a| hull.case(a), MANY)?;
     let (few, many) = (few[0], many[0]);
-    rows.push(ratio(
+    rows.push(Row::less(
         "crowd",
         "run --rm beside 500 containers, ms",
-        many,
+        [many, few],
         "beside 5",
-        few,
         1.0 / 1.3,
     ));
 
@@ -211,12 +186,11 @@ fn main() -> Result<()> {
         hull.stop()?;
     }
     let start = median_ms(&mut starts);
-    rows.push(ratio(
+    rows.push(Row::less(
         "daemon-start",
         "daemon start to first reply, ms",
-        start,
+        [start, 50.0],
         "the promise",
-        50.0,
         1.0,
     ));
 

@@ -35,9 +35,7 @@ impl Repository {
     /// See [`RegistryError`].
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let what = format!("list of the tags of {}", self.name());
-        let mut found: Vec<String> = Vec::new();
-        let mut query = format!("n={PAGE}");
-        for _ in 0..MAX_PAGES {
+        all_pages(&what, async |query| {
             let path = format!("tags/list?{query}");
             let (link, mut answer) = self
                 .ask(Intent::Resolve, Method::GET, &path, &what, |r| r)
@@ -45,19 +43,9 @@ impl Repository {
             let next = next_page(&answer);
             let bytes = whole(&link, &mut answer, &what, "MAX_PAGE_BYTES", MAX_PAGE_BYTES).await?;
             let page: Tags = read(&bytes, &what)?;
-            let page = page.tags.unwrap_or_default();
-            let empty = page.is_empty();
-            found.extend(page);
-            if found.len() > MAX_NAMES {
-                return Err(too_many(&what));
-            }
-            match next {
-                // A page of nothing that leads to another leads nowhere.
-                Some(next) if !empty && next != query => query = next,
-                _ => return Ok(found),
-            }
-        }
-        Err(too_many(&what))
+            Ok((page.tags.unwrap_or_default(), next))
+        })
+        .await
     }
 
     /// The repositories of this registry, as far as it tells them.
@@ -66,23 +54,12 @@ impl Repository {
     /// See [`RegistryError`].
     pub async fn catalog(&self) -> Result<Vec<String>, RegistryError> {
         let what = format!("list of the repositories of {}", self.domain);
-        let mut found: Vec<String> = Vec::new();
-        let mut query = format!("n={PAGE}");
-        for _ in 0..MAX_PAGES {
+        all_pages(&what, async |query| {
             let (bytes, next) = self.catalog_page(&query, &what).await?;
             let page: Catalog = read(&bytes, &what)?;
-            let page = page.repositories.unwrap_or_default();
-            let empty = page.is_empty();
-            found.extend(page);
-            if found.len() > MAX_NAMES {
-                return Err(too_many(&what));
-            }
-            match next {
-                Some(next) if !empty && next != query => query = next,
-                _ => return Ok(found),
-            }
-        }
-        Err(too_many(&what))
+            Ok((page.repositories.unwrap_or_default(), next))
+        })
+        .await
     }
 
     async fn catalog_page(
@@ -120,6 +97,29 @@ impl Repository {
             why: "no host is configured for this".to_owned(),
         }))
     }
+}
+
+/// The names of all pages. `page` fetches that of a query: its names, and the next query if any.
+async fn all_pages(
+    what: &str,
+    page: impl AsyncFn(String) -> Result<(Vec<String>, Option<String>), RegistryError>,
+) -> Result<Vec<String>, RegistryError> {
+    let mut found: Vec<String> = Vec::new();
+    let mut query = format!("n={PAGE}");
+    for _ in 0..MAX_PAGES {
+        let (names, next) = page(query.clone()).await?;
+        let empty = names.is_empty();
+        found.extend(names);
+        if found.len() > MAX_NAMES {
+            return Err(too_many(what));
+        }
+        match next {
+            // A page of nothing that leads to another leads nowhere.
+            Some(next) if !empty && next != query => query = next,
+            _ => return Ok(found),
+        }
+    }
+    Err(too_many(what))
 }
 
 /// The query of the next page: `Link: </v2/…?QUERY>; rel="next"` (RFC 8288).
