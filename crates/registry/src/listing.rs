@@ -35,7 +35,8 @@ impl Repository {
     /// See [`RegistryError`].
     pub async fn tags(&self) -> Result<Vec<String>, RegistryError> {
         let what = format!("list of the tags of {}", self.name());
-        all_pages(&what, async |query| {
+        let mut pages = Pages::new(&what);
+        while let Some(query) = pages.wanted()? {
             let path = format!("tags/list?{query}");
             let (link, mut answer) = self
                 .ask(Intent::Resolve, Method::GET, &path, &what, |r| r)
@@ -43,9 +44,9 @@ impl Repository {
             let next = next_page(&answer);
             let bytes = whole(&link, &mut answer, &what, "MAX_PAGE_BYTES", MAX_PAGE_BYTES).await?;
             let page: Tags = read(&bytes, &what)?;
-            Ok((page.tags.unwrap_or_default(), next))
-        })
-        .await
+            pages.add(page.tags.unwrap_or_default(), next);
+        }
+        Ok(pages.found)
     }
 
     /// The repositories of this registry, as far as it tells them.
@@ -54,12 +55,13 @@ impl Repository {
     /// See [`RegistryError`].
     pub async fn catalog(&self) -> Result<Vec<String>, RegistryError> {
         let what = format!("list of the repositories of {}", self.domain);
-        all_pages(&what, async |query| {
+        let mut pages = Pages::new(&what);
+        while let Some(query) = pages.wanted()? {
             let (bytes, next) = self.catalog_page(&query, &what).await?;
             let page: Catalog = read(&bytes, &what)?;
-            Ok((page.repositories.unwrap_or_default(), next))
-        })
-        .await
+            pages.add(page.repositories.unwrap_or_default(), next);
+        }
+        Ok(pages.found)
     }
 
     async fn catalog_page(
@@ -99,27 +101,41 @@ impl Repository {
     }
 }
 
-/// The names of all pages. `page` fetches that of a query: its names, and the next query if any.
-async fn all_pages(
-    what: &str,
-    page: impl AsyncFn(String) -> Result<(Vec<String>, Option<String>), RegistryError>,
-) -> Result<Vec<String>, RegistryError> {
-    let mut found: Vec<String> = Vec::new();
-    let mut query = format!("n={PAGE}");
-    for _ in 0..MAX_PAGES {
-        let (names, next) = page(query.clone()).await?;
-        let empty = names.is_empty();
-        found.extend(names);
-        if found.len() > MAX_NAMES {
-            return Err(too_many(what));
-        }
-        match next {
-            // A page of nothing that leads to another leads nowhere.
-            Some(next) if !empty && next != query => query = next,
-            _ => return Ok(found),
+/// A list that comes page by page.
+struct Pages<'a> {
+    what: &'a str,
+    found: Vec<String>,
+    /// The query of the page that comes next.
+    query: Option<String>,
+    asked: usize,
+}
+
+impl<'a> Pages<'a> {
+    fn new(what: &'a str) -> Self {
+        Self {
+            what,
+            found: Vec::new(),
+            query: Some(format!("n={PAGE}")),
+            asked: 0,
         }
     }
-    Err(too_many(what))
+
+    /// The query to ask now, none at the end.
+    fn wanted(&mut self) -> Result<Option<String>, RegistryError> {
+        if self.found.len() > MAX_NAMES || (self.query.is_some() && self.asked == MAX_PAGES) {
+            return Err(too_many(self.what));
+        }
+        self.asked += 1;
+        Ok(self.query.clone())
+    }
+
+    /// Takes a page. One of nothing that leads to another leads nowhere, and so does one that leads
+    /// to itself.
+    fn add(&mut self, names: Vec<String>, next: Option<String>) {
+        let empty = names.is_empty();
+        self.found.extend(names);
+        self.query = next.filter(|next| !empty && self.query.as_ref() != Some(next));
+    }
 }
 
 /// The query of the next page: `Link: </v2/…?QUERY>; rel="next"` (RFC 8288).
