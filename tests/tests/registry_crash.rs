@@ -64,6 +64,33 @@ fn assert_whole(daemon: &Daemon, layers: usize) {
 }
 
 #[test]
+fn pull_whose_client_goes_away_ends_and_leaves_nothing() {
+    let daemon = Daemon::builder().bare().start();
+    if daemon.is_docker() {
+        return;
+    }
+    let shelf = Shelf::default();
+    shelf.image("1", &layers(400_000));
+    // A minute for a layer: far more than the test waits.
+    let liar = Liar::start(|_| {
+        move |request: &Request| match shelf.answer(request) {
+            reply if request.is("GET", "/blobs/") => {
+                reply.slowly(4 << 10, Duration::from_millis(600))
+            }
+            reply => reply,
+        }
+    });
+    let name = format!("{}/big:1", liar.host);
+    let pull = daemon.cli(["pull", &name]).spawn();
+    let tmp = daemon.data_seen().join("image/tmp");
+    let begun = wait_until(Duration::from_secs(10), || count(&tmp) > 0);
+    assert!(begun, "the pull does not begin");
+    pull.signal("INT");
+    assert_ne!(pull.finish().code, 0);
+    assert_whole(&daemon, 0);
+}
+
+#[test]
 fn daemon_killed_at_thirty_moments_of_a_pull_completes_the_next_one() {
     let mut daemon = Daemon::builder().bare().start();
     if daemon.is_docker() {

@@ -72,7 +72,8 @@ pub(super) async fn pull(
 }
 
 /// Answers with the messages of work that goes on. What fails before there is more to tell than
-/// that it began is a status.
+/// that it began is a status. A client that goes away closes the channel of events, by which a pull
+/// knows that nobody wants it any more.
 pub(super) async fn relay<E: Send + Sync + 'static>(
     mut work: JoinHandle<hull_model::Result<()>>,
     mut events: mpsc::Receiver<E>,
@@ -86,12 +87,18 @@ pub(super) async fn relay<E: Send + Sync + 'static>(
     };
     let (sender, stream) = body::stream();
     tokio::spawn(async move {
-        // A client that has gone does not stop the work.
         for event in first.iter().chain([&second]) {
             sender.send_json(&message(event)).await;
         }
-        while let Some(event) = events.recv().await {
-            sender.send_json(&message(&event)).await;
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = sender.closed() => return,
+            };
+            match event {
+                Some(event) => sender.send_json(&message(&event)).await,
+                None => break,
+            };
         }
         let failed = match work.await {
             Ok(outcome) => outcome.map_err(ApiError::from).err(),

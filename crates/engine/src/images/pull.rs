@@ -111,6 +111,7 @@ impl Engine {
                 descriptor: layer.clone(),
                 runtime: Handle::current(),
                 content: Arc::clone(&self.images.content),
+                events: events.clone(),
             };
             let _ = events.send(PullEvent::Wanted(source.name())).await;
             sources.push((source, *diff_id));
@@ -260,6 +261,23 @@ struct RegistryLayer {
     descriptor: Descriptor,
     runtime: Handle,
     content: Arc<ContentStore>,
+    events: mpsc::Sender<PullEvent>,
+}
+
+/// A layer as long as somebody listens to what is told of the pull: it ends with its client, as in
+/// Docker.
+struct WhileHeard<R> {
+    reader: R,
+    events: mpsc::Sender<PullEvent>,
+}
+
+impl<R: Read> Read for WhileHeard<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.events.is_closed() {
+            return Err(io::Error::other("the client that asked for it has gone"));
+        }
+        self.reader.read(buffer)
+    }
 }
 
 impl LayerSource for RegistryLayer {
@@ -278,6 +296,9 @@ impl LayerSource for RegistryLayer {
             return Ok(Box::new(File::open(path)?));
         }
         let _entered = self.runtime.enter();
-        Ok(Box::new(self.repository.blob(&self.descriptor)))
+        Ok(Box::new(WhileHeard {
+            reader: self.repository.blob(&self.descriptor),
+            events: self.events.clone(),
+        }))
     }
 }
