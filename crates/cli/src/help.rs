@@ -171,7 +171,7 @@ pub(crate) fn program() -> String {
     rows.sort_unstable();
     list(&mut out, &rows);
     out.push_str(
-        "\nGlobal Options:\n  -D, --debug              Enable debug mode\n  -H, --host string        Daemon socket to connect to (unix://PATH)\n  -l, --log-level string   Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\") (default \"info\")\n  -v, --version            Print version information and quit\n\nRun 'hull COMMAND --help' for more information on a command.\n",
+        "\nGlobal Options:\n  -D, --debug              Enable debug mode\n  -H, --host string        Daemon socket to connect to (unix://PATH, ssh://[USER@]HOST)\n  -l, --log-level string   Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\") (default \"info\")\n  -v, --version            Print version information and quit\n\nRun 'hull COMMAND --help' for more information on a command.\n",
     );
     out
 }
