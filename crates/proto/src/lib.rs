@@ -1,4 +1,5 @@
-//! Messages between the daemon and the shim of a sandbox (and later the agent in a guest).
+//! Messages between the daemon and the shim of a sandbox, and, in [`guest`], between a shim and the
+//! agent in its guest.
 //!
 //! A connection is a stream socket. Each frame is a little-endian `u32` length and that many
 //! bytes of JSON; descriptors travel with the frame's first byte by `SCM_RIGHTS`. JSON with
@@ -6,6 +7,7 @@
 //! that were started by its predecessor.
 
 pub mod frame;
+pub mod guest;
 pub mod message;
 pub mod oci;
 pub mod plan;
