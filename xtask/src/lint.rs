@@ -27,8 +27,10 @@ const DAEMON_HALF: [&str; 11] = [
     "hull",
 ];
 /// Crates of the sandbox half: small, synchronous, and knowing nothing of the daemon.
-const SANDBOX_HALF: [&str; 6] = [
+const SANDBOX_HALF: [&str; 7] = [
     "hull-seccomp",
+    // Linked by the daemon, too, for its probe: it starts nothing by itself.
+    "hull-hypervisor",
     "hull-container",
     "hull-sandbox",
     "hull-shim",

@@ -25,6 +25,8 @@ pub(crate) struct Manner<'a> {
     pub(crate) hold: Option<&'a OwnedFd>,
     /// Descriptors above standard error that the program gets.
     pub(crate) preserve_fds: u32,
+    /// And these, wherever they are.
+    pub(crate) keep: &'a [OwnedFd],
     /// Run before the root is changed.
     pub(crate) hooks: Option<&'a crate::hook::InnerHooks>,
     /// Run once it was let go on.
@@ -92,6 +94,9 @@ fn prepare(
     proc::set_parent_death_signal(signal).at(Step::ParentDeath)?;
     let first = manner.preserve_fds.saturating_add(3);
     proc::close_on_exec_from(first, manner.features, proc_root).at(Step::Descriptors)?;
+    for kept in manner.keep {
+        rustix::io::fcntl_setfd(kept, rustix::io::FdFlags::empty()).at(Step::Descriptors)?;
+    }
     if let Some(mailbox) = &process.mailbox {
         // Before the wait: `create` is to fail where nobody listens.
         find_program(process)?;

@@ -86,6 +86,7 @@ pub fn exec(
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
         preserve_fds: options.preserve_fds,
+        keep: options.keep,
         hooks: None,
         start_hooks: None,
     };
@@ -131,6 +132,7 @@ fn exec_unseen(
     keep.extend(manner.hold.iter().map(|hold| hold.as_raw_fd()));
     keep.extend([sync.number(), reporter.number()]);
     keep.extend((0..manner.preserve_fds).filter_map(|n| i32::try_from(n).ok()?.checked_add(3)));
+    keep.extend(manner.keep.iter().map(|kept| kept.as_raw_fd()));
     keep.sort_unstable();
     let cloned = spawn_unseen(
         &sync,

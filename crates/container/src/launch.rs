@@ -42,6 +42,8 @@ pub struct Options<'a> {
     /// The program gets as many of the caller's descriptors from 3 on, which must not be
     /// close-on-exec.
     pub preserve_fds: u32,
+    /// The program gets these of the caller's, under the numbers they have.
+    pub keep: &'a [OwnedFd],
     /// Called for a process that others must bring into its control group, while it waits for
     /// the mappings of its new user namespace: the caller may not move processes there himself.
     pub attach: Option<BeforePivot<'a>>,
@@ -206,6 +208,7 @@ fn launch_in(
         die_with_parent: options.die_with_parent,
         hold: options.hold.as_ref(),
         preserve_fds: options.preserve_fds,
+        keep: options.keep,
         hooks: options.hooks,
         start_hooks: options.start_hooks,
     };

@@ -11,6 +11,7 @@ pub mod guest;
 pub mod message;
 pub mod oci;
 pub mod plan;
+pub mod vm;
 
 pub use frame::{Decoder, FrameError, MAX_FRAME, encode};
 pub use message::{

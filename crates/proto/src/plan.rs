@@ -11,6 +11,7 @@ use crate::oci::{
     CgroupExtra, CpuAffinity, IdMappings, IntelRdt, IoPriority, MemoryPolicy, MountIdMap,
     Scheduler, SeccompListener, SystemdUnit, TimeOffset, is_default,
 };
+use crate::vm::VmPlan;
 
 /// A sandbox to be made, with its first process.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,6 +70,10 @@ pub struct LaunchPlan {
     /// them down keeps the kernel a third of a millisecond.
     #[serde(skip_serializing_if = "is_default")]
     pub mounts_go_late: bool,
+    /// A virtual machine around it: all else of the plan is then carried out by the guest's agent,
+    /// so that its paths are the guest's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub vm: Option<Box<VmPlan>>,
 }
 
 /// Source of a root file system.

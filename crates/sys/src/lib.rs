@@ -13,15 +13,19 @@ pub mod features;
 pub mod fork;
 pub mod ids;
 pub mod inherited;
+#[cfg(target_arch = "x86_64")]
+pub mod kvm;
 pub mod mailbox;
 pub mod memory;
 pub mod mount;
+pub mod netlink;
 pub mod netns;
 pub mod ns;
 pub mod path;
 pub mod pidfd;
 pub mod proc;
 pub mod quota;
+pub mod random;
 pub mod rlimit;
 pub mod schedule;
 pub mod sealed;
@@ -30,6 +34,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod tty;
+pub mod vsock;
 
 pub use rustix::io::Errno;
 
