@@ -153,7 +153,7 @@ fn port_of_a_container_that_ended_meanwhile_is_free_again() {
     });
     assert!(free);
     let table = Run::new("nft")
-        .args(["list", "table", "ip", &daemon.territory().table])
+        .args(["list", "table", "inet", &daemon.territory().table])
         .run()
         .stdout;
     assert!(

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hull_model::{Error, Result};
-use hull_network::{IsolatedPool, Network};
+use hull_network::{Firewall, IsolatedPool, Network};
 use hull_registry::Client as Registries;
 use hull_snapshot::Overlay;
 use hull_state::{Durability, State};
@@ -53,6 +53,7 @@ use containers::registry::Registry;
 use events::Events;
 use images::Images;
 use janitor::Janitor;
+use networks::Networks;
 use standby::Shims;
 
 /// Namespaces without a network that are kept ready.
@@ -77,7 +78,7 @@ pub struct Engine {
     /// The default network, or why there is none on this host.
     pub(crate) network: Result<Network, String>,
     /// The networks that users made.
-    pub(crate) own_networks: networks::Networks,
+    pub(crate) own_networks: Networks,
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
@@ -114,7 +115,10 @@ impl Engine {
         }
         let all_known = loaded.unreadable.is_empty();
         let found = reconcile::find(&settings, loaded.containers).await;
-        let network = networks::open(&settings, &found)?;
+        let firewall = Arc::new(Firewall::gathering(&settings.table()));
+        let mut network = networks::open(&settings, &firewall, &found)?;
+        let mut own = Networks::open(&settings, &firewall, loaded.networks, &found);
+        networks::write_firewall(&firewall, &mut network, &mut own);
         match &network {
             Ok(network) => {
                 for warning in network.info().warnings {
@@ -123,7 +127,7 @@ impl Engine {
             }
             Err(why) => tracing::warn!("{why}"),
         }
-        let own_networks = networks::Networks::open(&settings, loaded.networks, &found).await;
+        let own_networks = Networks::serving(firewall, own).await;
         let snapshots = Overlay::open(&settings.data_dir.join("snapshot"))
             .map_err(internal("cannot open the writable layers"))?;
         let snapshots = Arc::new(snapshots);

@@ -5,9 +5,11 @@ mod make;
 pub(crate) mod names;
 mod own;
 
+use std::sync::Arc;
+
 use hull_model::{Error, ErrorKind, Result};
 pub use hull_network::NetworkInfo;
-use hull_network::{LiveEndpoint, Network, NetworkConfig, OpenError};
+use hull_network::{Firewall, LiveEndpoint, Network, NetworkConfig, OpenError};
 use hull_state::{ContainerRecord, Endpoint, NetworkRecord};
 
 use crate::reconcile::Found;
@@ -15,7 +17,7 @@ use crate::settings::Settings;
 use crate::{Engine, containers};
 
 pub use make::{Created, NewNetwork};
-pub(crate) use own::Networks;
+pub(crate) use own::{Networks, Opened};
 
 /// A network as it is listed.
 #[derive(Debug, Clone)]
@@ -36,9 +38,13 @@ pub struct NetworkDescription {
 
 /// Opens the default network with what lives on it. A kernel that lacks a part of it is no reason to
 /// serve nothing: the inner error says why containers on the bridge cannot be started.
-pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Result<Network, String>> {
+pub(crate) fn open(
+    settings: &Settings,
+    firewall: &Arc<Firewall>,
+    found: &[Found],
+) -> Result<Result<Network, String>> {
     let mut config = NetworkConfig::new(&settings.bridge);
-    config.table = settings.table();
+    config.firewall = Arc::clone(firewall);
     config.mtu = settings.mtu;
     config.pool_size = settings.pool_size;
     config.subnet = match &settings.subnet {
@@ -51,14 +57,31 @@ pub(crate) fn open(settings: &Settings, found: &[Found]) -> Result<Result<Networ
     let live = live(found, &default_id(settings, "bridge"), true);
     match Network::open(config, &live) {
         Ok(network) => Ok(Ok(network)),
-        Err(error @ OpenError::Kernel { .. }) => {
-            let error = Error::internal(
-                "the default network cannot be set up; are the kernel's modules bridge, veth and nf_tables loaded (modprobe)?",
-                error,
-            );
-            Ok(Err(error.chain()))
-        }
+        Err(error @ OpenError::Kernel { .. }) => Ok(Err(impossible(error))),
         Err(error) => Err(Error::internal("cannot set up the default network", error)),
+    }
+}
+
+/// What is said where the kernel lacks something.
+fn impossible(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    let text = "the default network cannot be set up; are the kernel's modules bridge, veth and nf_tables loaded (modprobe)?";
+    Error::internal(text, error).chain()
+}
+
+/// Writes the firewall's table for all networks at once. Where that cannot be, no container may
+/// join any: nothing would keep them apart.
+pub(crate) fn write_firewall(
+    firewall: &Firewall,
+    default: &mut Result<Network, String>,
+    own: &mut [Opened],
+) {
+    let Err(error) = firewall.write() else { return };
+    let why = impossible(error);
+    for (_, network) in own {
+        *network = Err(why.clone());
+    }
+    if default.is_ok() {
+        *default = Err(why);
     }
 }
 

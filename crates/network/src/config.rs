@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hull_model::spec::PublishedPort;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::AddressError;
 use crate::endpoint::EndpointError;
+use crate::firewall::Firewall;
 use crate::netlink::NetlinkError;
 use crate::ports::PortError;
 use crate::types::Subnet;
@@ -17,8 +19,8 @@ use crate::types::Subnet;
 pub struct NetworkConfig {
     /// Name of the bridge, at most 15 bytes.
     pub bridge: String,
-    /// Name of the nf_tables table, of the family ip.
-    pub table: String,
+    /// The table of nf_tables, which networks of one daemon share.
+    pub firewall: Arc<Firewall>,
     /// Subnet; `None` keeps the existing bridge's, or takes the first that the host does not use.
     pub subnet: Option<Subnet>,
     /// Largest packet in bytes.
@@ -45,8 +47,8 @@ impl NetworkConfig {
     /// Enough for a few starts in a row while the next are made.
     pub const DEFAULT_POOL_SIZE: usize = 8;
 
-    /// The usual configuration of the network on `bridge`: its table has the bridge's name, `hull`
-    /// for `hull0`.
+    /// The usual configuration of the network on `bridge`: it has a table of its own, with the
+    /// bridge's name, `hull` for `hull0`.
     pub fn new(bridge: &str) -> Self {
         let table = if bridge == "hull0" {
             "hull".to_owned()
@@ -55,7 +57,7 @@ impl NetworkConfig {
         };
         Self {
             bridge: bridge.to_owned(),
-            table,
+            firewall: Arc::new(Firewall::new(&table)),
             subnet: None,
             mtu: Self::DEFAULT_MTU,
             pool_size: Self::DEFAULT_POOL_SIZE,

@@ -9,7 +9,6 @@ use crate::addr::AddressPool;
 use crate::config::AttachError;
 use crate::conntrack::{self, Flows};
 use crate::endpoint::{Endpoint, Factory};
-use crate::netlink::Socket;
 use crate::pool::Work;
 use crate::ports::PortTable;
 use crate::route::Route;
@@ -34,7 +33,6 @@ pub(crate) struct Members {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) ports: PortTable,
-    pub(crate) socket: Socket,
 }
 
 /// What the network shares with its background thread.

@@ -3,16 +3,18 @@
 //!
 //! A [`Network`] belongs to one bridge. Its calls are synchronous: [`Network::attach`] takes
 //! microseconds while ready endpoints last, a millisecond otherwise. The kernel is spoken to
-//! directly (rtnetlink, nfnetlink); no helper program is run. Everything bears the network's name:
-//! the bridge, the table of nf_tables, and the prefix of its veths.
+//! directly (rtnetlink, nfnetlink); no helper program is run. The bridge and the prefix of its veths
+//! bear the network's name; the table of nf_tables is one for all networks ([`Firewall`]).
 
 mod addr;
 mod config;
 mod conntrack;
 mod core;
 pub mod dns;
+mod elements;
 mod endpoint;
 pub mod files;
+mod firewall;
 mod host;
 mod isolated;
 mod isolated_pool;
@@ -35,6 +37,7 @@ pub use config::{
     AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, Policy, PublishError,
 };
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
+pub use firewall::Firewall;
 pub use isolated::isolated;
 pub use isolated_pool::IsolatedPool;
 pub use netlink::NetlinkError;

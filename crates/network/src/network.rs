@@ -1,6 +1,7 @@
 //! A network: one bridge with its subnet, table, ports and warm endpoints.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use crate::config::{
     AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, PublishError,
 };
 use crate::core::{Core, Job, Publisher};
+use crate::elements::{Change, Entry};
 use crate::endpoint::Endpoint;
+use crate::firewall::Firewall;
 use crate::netlink::NetlinkError;
 use crate::open;
 use crate::pool::Pool;
 use crate::ports::PortTable;
 use crate::route::Route;
-use crate::table::{Forward, Table};
+use crate::table::{self, Forward};
 
 /// The kernel removes a veth by itself when its namespace goes; only what is left after this long
 /// (a process that still sits in the namespace) is deleted by us.
@@ -35,7 +38,8 @@ const FLOW_DELAY: Duration = Duration::from_millis(20);
 pub struct Network {
     pub(crate) config: NetworkConfig,
     pub(crate) core: Arc<Core>,
-    table: Table,
+    /// Where the network's name server listens at the bridge's address; zero without one.
+    name_server: AtomicU16,
     publisher: Mutex<Publisher>,
     warnings: Vec<String>,
     // Last, so that everything its thread uses is still there when it is joined.
@@ -43,7 +47,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Opens the network: makes the bridge unless it is there, rebuilds the table, takes over what
+    /// Opens the network: makes the bridge unless it is there, writes the table, takes over what
     /// `live` lists, and removes links of ours that belong to nobody.
     ///
     /// # Errors
@@ -59,7 +63,7 @@ impl Network {
         Ok(Self {
             config,
             core,
-            table: parts.table,
+            name_server: AtomicU16::new(0),
             publisher: Mutex::new(parts.publisher),
             warnings: parts.warnings,
             pool,
@@ -101,7 +105,7 @@ impl Network {
         let veth = self.core.members().attached.get(&address).cloned();
         let veth = veth.ok_or(PublishError::Unknown(address))?;
         let mut publisher = self.publisher();
-        let Publisher { ports, socket } = &mut *publisher;
+        let ports = &mut publisher.ports;
         let published = ports.allocate(address, wishes)?;
         let forwards: Vec<_> = published
             .iter()
@@ -110,20 +114,13 @@ impl Network {
                 address,
             })
             .collect();
-        // Somebody may have flushed all tables (`nft flush ruleset`): ours is then made anew.
-        let outcome = self.table.add(socket, &forwards).or_else(|error| {
-            if error.errno() == Some(libc::ENOENT) {
-                self.table.rebuild(socket, &all_forwards(ports))
-            } else {
-                Err(error)
-            }
-        });
+        let outcome = self.change(Change::adding(table::of_ports(&forwards)));
         if let Err(source) = outcome {
             for port in &published {
                 ports.release(port);
             }
             return Err(PublishError::Kernel {
-                table: self.config.table.clone(),
+                table: self.config.firewall.name().to_owned(),
                 source,
             });
         }
@@ -152,7 +149,7 @@ impl Network {
     /// The kernel refuses.
     pub fn unpublish(&self, address: Ipv4Addr) -> Result<(), PublishError> {
         let mut publisher = self.publisher();
-        let Publisher { ports, socket } = &mut *publisher;
+        let ports = &mut publisher.ports;
         let forwards: Vec<_> = ports
             .of(Some(address))
             .into_iter()
@@ -164,15 +161,12 @@ impl Network {
         for forward in &forwards {
             ports.release(&forward.port);
         }
-        let outcome = self
-            .table
-            .remove(socket, &forwards)
-            .or_else(|_| self.table.rebuild(socket, &all_forwards(ports)));
+        let outcome = self.change(Change::removing(table::of_ports(&forwards)));
         if forwards.iter().any(|forward| is_udp(&forward.port)) {
             self.pool.defer(FLOW_DELAY, Job::ForgetFlows(address));
         }
         outcome.map_err(|source| PublishError::Kernel {
-            table: self.config.table.clone(),
+            table: self.config.firewall.name().to_owned(),
             source,
         })
     }
@@ -201,6 +195,11 @@ impl Network {
         outcome
     }
 
+    /// The table that it shares with others.
+    pub fn firewall(&self) -> &Arc<Firewall> {
+        &self.config.firewall
+    }
+
     /// The bridge's address.
     pub fn gateway(&self) -> Ipv4Addr {
         self.core.factory.gateway
@@ -210,7 +209,7 @@ impl Network {
     pub fn info(&self) -> NetworkInfo {
         NetworkInfo {
             bridge: self.config.bridge.clone(),
-            table: self.config.table.clone(),
+            table: self.config.firewall.name().to_owned(),
             subnet: self.core.factory.subnet,
             gateway: self.core.factory.gateway,
             mtu: self.config.mtu,
@@ -248,7 +247,7 @@ impl Network {
         })
     }
 
-    /// Ends the network for good: removes its table and its bridge, and lets nobody join any more.
+    /// Ends the network for good: removes its elements and its bridge, and lets nobody join any more.
     /// That it is in use it tells by how many containers are in it, and does nothing then.
     ///
     /// # Errors
@@ -263,9 +262,13 @@ impl Network {
             members.closed = true;
         }
         self.pool.drain();
-        let table = self.table.delete(&mut self.publisher().socket);
+        let subnet = self.core.factory.subnet;
+        let policy = self.config.policy;
+        let mut elements = table::of_network(&self.config.bridge, subnet, policy);
+        elements.extend(self.name_server_elements());
+        let rules = self.change(Change::removing(elements));
         let bridge = Route::open()?.delete_link(&self.config.bridge);
-        table.and(bridge).map(|()| 0)
+        rules.and(bridge).map(|()| 0)
     }
 
     /// Has questions to the bridge's address answered by whoever listens there on `port`.
@@ -273,10 +276,21 @@ impl Network {
     /// # Errors
     /// The kernel refuses.
     pub fn set_name_server(&self, port: u16) -> Result<(), NetlinkError> {
-        let mut publisher = self.publisher();
-        let Publisher { ports, socket } = &mut *publisher;
-        self.table.set_name_server(port);
-        self.table.rebuild(socket, &all_forwards(ports))
+        let remove = self.name_server_elements();
+        self.name_server.store(port, Ordering::Relaxed);
+        let add = self.name_server_elements();
+        self.change(Change { remove, add })
+    }
+
+    fn name_server_elements(&self) -> Vec<(&'static str, Entry)> {
+        match self.name_server.load(Ordering::Relaxed) {
+            0 => Vec::new(),
+            port => table::of_name_server(&self.config.bridge, self.gateway(), port),
+        }
+    }
+
+    fn change(&self, change: Change) -> Result<(), NetlinkError> {
+        self.config.firewall.change(change)
     }
 
     pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {

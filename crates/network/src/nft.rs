@@ -1,11 +1,10 @@
 //! nf_tables spoken over nfnetlink: a writer of transactions, with the few expressions Hull uses.
 //!
 //! A [`Transaction`] is applied by the kernel as a whole or not at all (nft(8), and
-//! linux/netfilter/nf_tables.h for the numbers). It can only name the one table it was made for,
-//! so that it cannot touch anybody else's rules.
+//! linux/netfilter/nf_tables.h for the numbers). It names the one table it was made for, so that it
+//! cannot touch anybody else's rules.
 
-use std::net::Ipv4Addr;
-
+use crate::elements::{Entry, Set};
 use crate::netlink::{
     self, Attributes, Batch, Family, Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL,
     NetlinkError, Socket,
@@ -17,6 +16,7 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 const NFT_MSG_NEWTABLE: u16 = 0;
+const NFT_MSG_GETTABLE: u16 = 1;
 const NFT_MSG_DELTABLE: u16 = 2;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_GETCHAIN: u16 = 4;
@@ -26,7 +26,7 @@ const NFT_MSG_NEWSETELEM: u16 = 12;
 const NFT_MSG_DELSETELEM: u16 = 14;
 
 const NFPROTO_UNSPEC: u8 = 0;
-const NFPROTO_INET: u8 = 1;
+pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
@@ -47,24 +47,23 @@ const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_USERDATA: u16 = 13;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 pub(crate) const NFTA_DATA_VALUE: u16 = 1;
 
 const NF_ACCEPT: u32 = 1;
+const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 
-/// nft's numbers of data types; they only make listings readable.
-const TYPE_IPV4_ADDR: u32 = 7;
-const TYPE_INET_SERVICE: u32 = 13;
-const TYPE_BITS: u32 = 6;
-
-/// An attribute holds at most 64 KiB; an element takes at most 48 bytes.
-const ELEMENTS_PER_MESSAGE: usize = 1000;
+/// An attribute holds at most 64 KiB; an element takes at most 120 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 500;
 
 /// Where a base chain hooks in.
 #[derive(Debug, Clone, Copy)]
@@ -75,29 +74,11 @@ pub(crate) enum Hook {
     Postrouting = 4,
 }
 
-/// What packets are looked up by in a map of published ports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MapKey {
-    /// Destination port.
-    Port,
-    /// Destination address and port.
-    AddressPort,
-}
-
-/// An element of such a map: where a published port leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Element {
-    /// Host address; only written to a map keyed by it.
-    pub(crate) host_ip: Ipv4Addr,
-    pub(crate) host_port: u16,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) port: u16,
-}
-
 /// Changes of one table, applied at once.
 #[derive(Debug)]
 pub(crate) struct Transaction<'a> {
     batch: Batch,
+    family: u8,
     table: &'a str,
 }
 
@@ -111,19 +92,23 @@ fn kind(message: u16) -> u16 {
 }
 
 impl<'a> Transaction<'a> {
-    pub(crate) fn new(table: &'a str) -> Self {
+    pub(crate) fn new(family: u8, table: &'a str) -> Self {
         let mut batch = Batch::new();
         batch.request(
             NFNL_MSG_BATCH_BEGIN,
             0,
             &header(NFPROTO_UNSPEC, NFNL_SUBSYS_NFTABLES),
         );
-        Self { batch, table }
+        Self {
+            batch,
+            family,
+            table,
+        }
     }
 
     fn message(&mut self, message: u16, flags: u16) -> &mut Batch {
         self.batch
-            .request(kind(message), flags, &header(NFPROTO_IPV4, 0))
+            .request(kind(message), flags, &header(self.family, 0))
     }
 
     /// Makes the table, or finds it.
@@ -137,6 +122,13 @@ impl<'a> Transaction<'a> {
     pub(crate) fn delete_table(&mut self) {
         let table = self.table;
         self.message(NFT_MSG_DELTABLE, 0)
+            .text(NFTA_TABLE_NAME, table);
+    }
+
+    /// Deletes a table of another family, which an older version made.
+    pub(crate) fn delete_table_of(&mut self, family: u8, table: &str) {
+        self.batch
+            .request(kind(NFT_MSG_DELTABLE), 0, &header(family, 0))
             .text(NFTA_TABLE_NAME, table);
     }
 
@@ -154,62 +146,61 @@ impl<'a> Transaction<'a> {
             .text(NFTA_CHAIN_TYPE, kind);
     }
 
-    /// Makes a map from destinations on the host to destinations in containers; `id` tells the
-    /// maps of one transaction apart.
-    pub(crate) fn map(&mut self, name: &str, key: MapKey, id: u32) {
+    /// Makes a chain that others lead to.
+    pub(crate) fn plain_chain(&mut self, name: &str) {
         let table = self.table;
-        let target = TYPE_IPV4_ADDR << TYPE_BITS | TYPE_INET_SERVICE;
-        let (key_type, key_len) = match key {
-            MapKey::Port => (TYPE_INET_SERVICE, 2),
-            MapKey::AddressPort => (target, 8),
-        };
-        self.message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL)
-            .text(NFTA_SET_TABLE, table)
-            .text(NFTA_SET_NAME, name)
-            .be32(NFTA_SET_FLAGS, NFT_SET_MAP)
-            .be32(NFTA_SET_KEY_TYPE, key_type)
-            .be32(NFTA_SET_KEY_LEN, key_len)
-            .be32(NFTA_SET_DATA_TYPE, target)
-            .be32(NFTA_SET_DATA_LEN, 8)
-            .be32(NFTA_SET_ID, id);
+        self.message(NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL)
+            .text(NFTA_CHAIN_TABLE, table)
+            .text(NFTA_CHAIN_NAME, name);
     }
 
-    /// Adds elements; one that is there already fails the transaction.
-    pub(crate) fn add_elements(&mut self, map: &str, key: MapKey, elements: &[Element]) {
-        for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
-            let table = self.table;
-            self.message(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL)
-                .text(NFTA_SET_ELEM_LIST_TABLE, table)
-                .text(NFTA_SET_ELEM_LIST_SET, map)
-                .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-                    for element in part {
-                        list.nest(NFTA_LIST_ELEM, |b| {
-                            b.nest(NFTA_SET_ELEM_KEY, |b| {
-                                b.attr(NFTA_DATA_VALUE, &key_bytes(key, element));
-                            })
-                            .nest(NFTA_SET_ELEM_DATA, |b| {
-                                b.attr(NFTA_DATA_VALUE, &pair(element.address, element.port));
-                            });
-                        });
-                    }
-                });
+    /// Makes a set or map; `id` tells those of one transaction apart.
+    pub(crate) fn set(&mut self, set: &Set, id: u32) {
+        let table = self.table;
+        let mut flags = 0;
+        if set.interval {
+            flags |= NFT_SET_INTERVAL;
+        }
+        if !set.data.is_empty() {
+            flags |= NFT_SET_MAP;
+        }
+        let (key_type, key_len) = set.key_layout();
+        let (data_type, data_len) = set.data_layout();
+        let message = self
+            .message(NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL)
+            .text(NFTA_SET_TABLE, table)
+            .text(NFTA_SET_NAME, set.name)
+            .be32(NFTA_SET_FLAGS, flags)
+            .be32(NFTA_SET_KEY_TYPE, key_type)
+            .be32(NFTA_SET_KEY_LEN, key_len)
+            .be32(NFTA_SET_ID, id)
+            .attr(NFTA_SET_USERDATA, &set.byte_orders());
+        if !set.data.is_empty() {
+            message
+                .be32(NFTA_SET_DATA_TYPE, data_type)
+                .be32(NFTA_SET_DATA_LEN, data_len);
         }
     }
 
+    /// Adds elements to a set; one that is there already fails the transaction.
+    pub(crate) fn add_elements(&mut self, set: &str, entries: &[&Entry]) {
+        self.elements(NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, set, entries);
+    }
+
     /// Deletes elements; one that is not there fails the transaction.
-    pub(crate) fn delete_elements(&mut self, map: &str, key: MapKey, elements: &[Element]) {
-        for part in elements.chunks(ELEMENTS_PER_MESSAGE) {
+    pub(crate) fn delete_elements(&mut self, set: &str, entries: &[&Entry]) {
+        self.elements(NFT_MSG_DELSETELEM, 0, set, entries);
+    }
+
+    fn elements(&mut self, message: u16, flags: u16, set: &str, entries: &[&Entry]) {
+        for part in entries.chunks(ELEMENTS_PER_MESSAGE) {
             let table = self.table;
-            self.message(NFT_MSG_DELSETELEM, 0)
+            self.message(message, flags)
                 .text(NFTA_SET_ELEM_LIST_TABLE, table)
-                .text(NFTA_SET_ELEM_LIST_SET, map)
+                .text(NFTA_SET_ELEM_LIST_SET, set)
                 .nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
-                    for element in part {
-                        list.nest(NFTA_LIST_ELEM, |b| {
-                            b.nest(NFTA_SET_ELEM_KEY, |b| {
-                                b.attr(NFTA_DATA_VALUE, &key_bytes(key, element));
-                            });
-                        });
+                    for entry in part {
+                        list.nest(NFTA_LIST_ELEM, |b| write_element(b, entry));
                     }
                 });
         }
@@ -243,6 +234,19 @@ impl<'a> Transaction<'a> {
         );
         socket.execute_until(&mut self.batch, last)
     }
+}
+
+/// The names of all tables of a family.
+pub(crate) fn tables(socket: &mut Socket, family: u8) -> Result<Vec<String>, NetlinkError> {
+    let mut batch = Batch::new();
+    batch.request(kind(NFT_MSG_GETTABLE), NLM_F_DUMP, &header(family, 0));
+    let mut tables = Vec::new();
+    socket.query(&mut batch, true, |message| {
+        let attributes = Attributes::after(message.body, 4);
+        let name = attributes.find(NFTA_TABLE_NAME).and_then(netlink::text);
+        tables.extend(name.map(str::to_owned));
+    })?;
+    Ok(tables)
 }
 
 /// Tables other than `own` with a chain that drops forwarded IPv4 packets unless a rule of its own
@@ -292,16 +296,16 @@ pub(crate) fn open() -> Result<Socket, NetlinkError> {
     Socket::open(Family::Netfilter)
 }
 
-/// Address and port as the registers hold them: four bytes each.
-fn pair(address: Ipv4Addr, port: u16) -> [u8; 8] {
-    let [a, b, c, d] = address.octets();
-    let [high, low] = port.to_be_bytes();
-    [a, b, c, d, high, low, 0, 0]
-}
-
-fn key_bytes(key: MapKey, element: &Element) -> Vec<u8> {
-    match key {
-        MapKey::Port => element.host_port.to_be_bytes().to_vec(),
-        MapKey::AddressPort => pair(element.host_ip, element.host_port).to_vec(),
+fn write_element(b: &mut Batch, entry: &Entry) {
+    if entry.ends_interval {
+        b.be32(NFTA_SET_ELEM_FLAGS, NFT_SET_ELEM_INTERVAL_END);
+    }
+    b.nest(NFTA_SET_ELEM_KEY, |b| {
+        b.attr(NFTA_DATA_VALUE, &entry.key);
+    });
+    if !entry.data.is_empty() {
+        b.nest(NFTA_SET_ELEM_DATA, |b| {
+            b.attr(NFTA_DATA_VALUE, &entry.data);
+        });
     }
 }

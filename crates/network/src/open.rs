@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use crate::addr::{self, AddressPool};
 use crate::config::{LiveEndpoint, NetworkConfig, OpenError};
 use crate::core::{Core, Members, Publisher};
+use crate::elements::Change;
 use crate::endpoint::Factory;
 use crate::files;
 use crate::host;
@@ -17,7 +18,7 @@ use crate::network::all_forwards;
 use crate::nft;
 use crate::ports::PortTable;
 use crate::route::{Link, Route};
-use crate::table::Table;
+use crate::table;
 use crate::turn;
 use crate::types::{MacAddress, Subnet};
 
@@ -28,7 +29,6 @@ const LONGEST_TABLE_NAME: usize = 128;
 /// What [`crate::Network`] is made of.
 pub(crate) struct Parts {
     pub(crate) core: Core,
-    pub(crate) table: Table,
     pub(crate) publisher: Publisher,
     pub(crate) warnings: Vec<String>,
     /// Links of ours that belong to nobody.
@@ -105,14 +105,17 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         }
     }
 
-    let table = Table::new(config, subnet, factory.gateway);
-    let mut socket = nft::open().map_err(kernel("open the netfilter socket"))?;
-    table
-        .rebuild(&mut socket, &all_forwards(&ports))
+    let mut elements = table::of_network(&config.bridge, subnet, config.policy);
+    elements.extend(table::of_ports(&all_forwards(&ports)));
+    config.firewall.know_bridge(&config.bridge);
+    config
+        .firewall
+        .change(Change::adding(elements))
         .map_err(kernel("write the firewall table"))?;
 
     // A hint only, so a kernel that does not list its chains is no reason to fail.
-    for other in nft::tables_dropping_forwarded(&mut socket, &config.table).unwrap_or_default() {
+    let dropping = || nft::tables_dropping_forwarded(&mut nft::open()?, config.firewall.name());
+    for other in dropping().unwrap_or_default() {
         warnings.push(format!(
             "the firewall table {other} drops forwarded packets: allow those from and to {} \
              there, or containers reach nothing and nobody reaches them",
@@ -125,8 +128,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
             factory,
             members: Mutex::new(members),
         },
-        table,
-        publisher: Publisher { ports, socket },
+        publisher: Publisher { ports },
         warnings,
         strays,
     })
@@ -140,14 +142,14 @@ fn check_names(config: &NetworkConfig) -> Result<(), OpenError> {
             && name.chars().all(allowed)
     };
     let names = [
-        ("bridge name", &config.bridge, LONGEST_LINK_NAME),
-        ("table name", &config.table, LONGEST_TABLE_NAME),
+        ("bridge name", config.bridge.as_str(), LONGEST_LINK_NAME),
+        ("table name", config.firewall.name(), LONGEST_TABLE_NAME),
     ];
     for (what, name, longest) in names {
         if !usable(name, longest) {
             return Err(OpenError::InvalidName {
                 what,
-                name: name.clone(),
+                name: name.to_owned(),
             });
         }
     }

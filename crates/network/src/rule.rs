@@ -1,9 +1,8 @@
 //! The steps of a rule of nf_tables, and the kernel's expressions that they stand for.
 
-use std::net::Ipv4Addr;
-
+use crate::elements::interface;
 use crate::netlink::Batch;
-use crate::nft::{MapKey, NFPROTO_IPV4, NFTA_DATA_VALUE, NFTA_LIST_ELEM};
+use crate::nft::{NFPROTO_IPV4, NFTA_DATA_VALUE, NFTA_LIST_ELEM};
 use crate::types::Subnet;
 
 /// Register of the verdict.
@@ -11,6 +10,8 @@ const REG_VERDICT: u32 = 0;
 /// First of the registers of four bytes; a concatenation takes this and the next.
 const REG_A: u32 = 8;
 const REG_B: u32 = 9;
+/// An interface's name takes four of them: what follows one begins here.
+const REG_AFTER_NAME: u32 = 12;
 
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
@@ -34,6 +35,7 @@ const NFTA_IMMEDIATE_DREG: u16 = 1;
 const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
 const NFTA_FIB_DREG: u16 = 1;
 const NFTA_FIB_RESULT: u16 = 2;
 const NFTA_FIB_FLAGS: u16 = 3;
@@ -48,18 +50,33 @@ const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 
+/// What a published port is looked up by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Destination port.
+    Port,
+    /// Destination address and port.
+    AddressPort,
+}
+
 /// One step of a rule.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step<'a> {
-    /// The packet came in by this interface.
-    InputIs(&'a str),
+    /// The packet is of this family.
+    Family(u8),
+    /// The packet came in by an interface in the set.
+    InputIn(&'a str),
+    /// The packet goes out by an interface in the set.
+    OutputIn(&'a str),
     /// The packet goes out by this interface.
     OutputIs(&'a str),
-    /// The packet goes out by another interface.
-    OutputIsNot(&'a str),
-    /// The source lies in the subnet.
+    /// The interfaces by which it came in and goes out are together in the set.
+    InputOutputIn(&'a str),
+    /// The IPv4 source lies in the subnet.
     SourceIn(Subnet),
-    /// The destination lies in the subnet.
+    /// The IPv4 source lies in the set.
+    SourceInSet(&'a str),
+    /// The IPv4 destination lies in the subnet.
     DestinationIn(Subnet),
     /// The destination is an address of this host.
     DestinationIsLocal,
@@ -71,10 +88,12 @@ pub(crate) enum Step<'a> {
     Established,
     /// The flow's destination was rewritten.
     DestinationWasRewritten,
+    /// The flow's destination was not rewritten.
+    DestinationWasKept,
     /// Looks the destination up in a map and rewrites it to what was found.
-    RewriteDestination(MapKey, &'a str),
-    /// Rewrites the destination.
-    RewriteTo(Ipv4Addr, u16),
+    RewriteDestination(Target, &'a str),
+    /// As [`Step::RewriteDestination`], by the interface of input and the destination address.
+    RewriteByInterface(&'a str),
     /// Takes the address of the outgoing interface as source.
     Masquerade,
     /// Lets the packet pass this chain.
@@ -83,6 +102,10 @@ pub(crate) enum Step<'a> {
     Drop,
     /// Leaves the chain.
     Return,
+    /// Goes on in another chain, and comes back when it ends.
+    Jump(&'a str),
+    /// Goes on in another chain for good.
+    Goto(&'a str),
 }
 
 fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
@@ -92,8 +115,28 @@ fn expression(list: &mut Batch, name: &str, fill: impl FnOnce(&mut Batch)) {
 }
 
 fn meta(list: &mut Batch, key: u32) {
+    meta_to(list, REG_A, key);
+}
+
+fn meta_to(list: &mut Batch, register: u32, key: u32) {
     expression(list, "meta", |b| {
-        b.be32(NFTA_META_DREG, REG_A).be32(NFTA_META_KEY, key);
+        b.be32(NFTA_META_DREG, register).be32(NFTA_META_KEY, key);
+    });
+}
+
+/// What is in the registers is in the set.
+fn is_in(list: &mut Batch, set: &str) {
+    expression(list, "lookup", |b| {
+        b.text(NFTA_LOOKUP_SET, set).be32(NFTA_LOOKUP_SREG, REG_A);
+    });
+}
+
+/// Replaces what is in the registers by what the map has for it.
+fn look_up(list: &mut Batch, map: &str) {
+    expression(list, "lookup", |b| {
+        b.text(NFTA_LOOKUP_SET, map)
+            .be32(NFTA_LOOKUP_SREG, REG_A)
+            .be32(NFTA_LOOKUP_DREG, REG_A);
     });
 }
 
@@ -133,28 +176,9 @@ fn payload(list: &mut Batch, register: u32, base: u32, offset: u32, length: u32)
     });
 }
 
-/// The name as the kernel compares it: zero-padded to its full size, which is 16 bytes.
-fn interface(name: &str) -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (slot, byte) in bytes.iter_mut().take(15).zip(name.bytes()) {
-        *slot = byte;
-    }
-    bytes
-}
-
 fn conntrack(list: &mut Batch, key: u32) {
     expression(list, "ct", |b| {
         b.be32(NFTA_CT_DREG, REG_A).be32(NFTA_CT_KEY, key);
-    });
-}
-
-/// Loads a value.
-fn immediate(list: &mut Batch, register: u32, value: &[u8]) {
-    expression(list, "immediate", |b| {
-        b.be32(NFTA_IMMEDIATE_DREG, register)
-            .nest(NFTA_IMMEDIATE_DATA, |b| {
-                b.attr(NFTA_DATA_VALUE, value);
-            });
     });
 }
 
@@ -170,11 +194,18 @@ fn destination_nat(list: &mut Batch) {
 }
 
 fn verdict(list: &mut Batch, code: i32) {
+    verdict_to(list, code, None);
+}
+
+fn verdict_to(list: &mut Batch, code: i32, chain: Option<&str>) {
     expression(list, "immediate", |b| {
         b.be32(NFTA_IMMEDIATE_DREG, REG_VERDICT)
             .nest(NFTA_IMMEDIATE_DATA, |b| {
                 b.nest(NFTA_DATA_VERDICT, |b| {
                     b.be32(NFTA_VERDICT_CODE, code.cast_unsigned());
+                    if let Some(chain) = chain {
+                        b.text(NFTA_VERDICT_CHAIN, chain);
+                    }
                 });
             });
     });
@@ -184,6 +215,7 @@ fn verdict(list: &mut Batch, code: i32) {
 pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
     const META_IIFNAME: u32 = 6;
     const META_OIFNAME: u32 = 7;
+    const META_NFPROTO: u32 = 15;
     const META_L4PROTO: u32 = 16;
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
@@ -199,20 +231,35 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
     const RTN_LOCAL: u32 = 2;
     const NF_DROP: i32 = 0;
     const NF_ACCEPT: i32 = 1;
+    const NFT_JUMP: i32 = -3;
+    const NFT_GOTO: i32 = -4;
     const NFT_RETURN: i32 = -5;
 
     match step {
-        Step::InputIs(name) => {
+        Step::Family(family) => {
+            meta(list, META_NFPROTO);
+            compare(list, true, &[family]);
+        }
+        Step::InputIn(set) => {
             meta(list, META_IIFNAME);
-            compare(list, true, &interface(name));
+            is_in(list, set);
+        }
+        Step::OutputIn(set) => {
+            meta(list, META_OIFNAME);
+            is_in(list, set);
         }
         Step::OutputIs(name) => {
             meta(list, META_OIFNAME);
             compare(list, true, &interface(name));
         }
-        Step::OutputIsNot(name) => {
-            meta(list, META_OIFNAME);
-            compare(list, false, &interface(name));
+        Step::InputOutputIn(set) => {
+            meta(list, META_IIFNAME);
+            meta_to(list, REG_AFTER_NAME, META_OIFNAME);
+            is_in(list, set);
+        }
+        Step::SourceInSet(set) => {
+            payload(list, REG_A, NETWORK, SADDR, 4);
+            is_in(list, set);
         }
         Step::SourceIn(subnet) => {
             payload(list, REG_A, NETWORK, SADDR, 4);
@@ -247,30 +294,33 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             conntrack(list, CT_STATUS);
             mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), false, [0; 4]);
         }
+        Step::DestinationWasKept => {
+            conntrack(list, CT_STATUS);
+            mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), true, [0; 4]);
+        }
         Step::RewriteDestination(key, map) => {
             match key {
-                MapKey::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
-                MapKey::AddressPort => {
+                Target::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
+                Target::AddressPort => {
                     payload(list, REG_A, NETWORK, DADDR, 4);
                     payload(list, REG_B, TRANSPORT, DPORT, 2);
                 }
             }
-            expression(list, "lookup", |b| {
-                b.text(NFTA_LOOKUP_SET, map)
-                    .be32(NFTA_LOOKUP_SREG, REG_A)
-                    .be32(NFTA_LOOKUP_DREG, REG_A);
-            });
+            look_up(list, map);
             destination_nat(list);
         }
-        Step::RewriteTo(address, port) => {
-            immediate(list, REG_A, &address.octets());
-            immediate(list, REG_B, &port.to_be_bytes());
+        Step::RewriteByInterface(map) => {
+            meta(list, META_IIFNAME);
+            payload(list, REG_AFTER_NAME, NETWORK, DADDR, 4);
+            look_up(list, map);
             destination_nat(list);
         }
         Step::Masquerade => expression(list, "masq", |_| {}),
         Step::Accept => verdict(list, NF_ACCEPT),
         Step::Drop => verdict(list, NF_DROP),
         Step::Return => verdict(list, NFT_RETURN),
+        Step::Jump(chain) => verdict_to(list, NFT_JUMP, Some(chain)),
+        Step::Goto(chain) => verdict_to(list, NFT_GOTO, Some(chain)),
     }
 }
 

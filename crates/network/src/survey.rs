@@ -8,7 +8,7 @@ use crate::addr;
 use crate::config::{NetworkConfig, OpenError};
 use crate::files;
 use crate::netlink::NetlinkError;
-use crate::nft::{self, Transaction};
+use crate::nft::{self, NFPROTO_IPV4, Transaction};
 use crate::route::Route;
 use crate::types::Subnet;
 
@@ -73,13 +73,14 @@ pub fn sweep_bridges(
     Ok(swept)
 }
 
-/// Deletes the table of the network on `bridge`; that there is none is no error.
+/// Deletes the table that an older version made for the network on `bridge`; that there is none is
+/// no error.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn remove_table(bridge: &str) -> Result<(), NetlinkError> {
-    let table = NetworkConfig::new(bridge).table;
-    let mut transaction = Transaction::new(&table);
+    let config = NetworkConfig::new(bridge);
+    let mut transaction = Transaction::new(NFPROTO_IPV4, config.firewall.name());
     // Made first, so that it is there to be deleted.
     transaction.ensure_table();
     transaction.delete_table();

@@ -1,28 +1,31 @@
-//! What our table of nf_tables says: published ports, masquerade, and who may reach the bridge.
+//! What our table of nf_tables says: published ports, masquerade, and who may reach the bridges.
 //!
 //! ```text
-//! prerouting  raw     from the bridge to or from 127.0.0.0/8: drop
-//! prerouting  dstnat  from the bridge for the gateway's port 53: to the network's name server
+//! prerouting  raw     from a bridge to or from 127.0.0.0/8: drop
+//! prerouting  dstnat  from a bridge for its own address, port 53: to the network's name server
 //!                     for 127.0.0.0/8: leave alone (only the host itself may use loopback)
 //!                     for an address of this host: look up (address, port), then port
 //! output      dstnat  for an address of this host: look up (address, port), then port
-//! forward     filter  to the bridge: replies, its own containers and published ports; else drop
-//!                     of an internal network: its own containers; else drop, both ways
-//! postrouting srcnat  masquerade: loopback → bridge, subnet → elsewhere, hairpin
+//! forward     filter  from an internal network: to itself; else drop
+//!                     to an internal network: drop
+//!                     to a bridge: replies, its own containers and published ports; else drop
+//! postrouting srcnat  to a bridge: masquerade loopback, hairpin, and other networks' containers
+//!                     from a network: masquerade
 //! ```
 //!
-//! The rules never change: publishing a port only adds an element to a map, so the cost of a
-//! packet and of a change does not grow with the number of containers.
+//! One table serves all networks of a daemon. The rules never change: a network, a container or a
+//! port only adds elements to sets and maps, so the cost of a packet and of a change does not grow
+//! with their number. The table is of the family inet: a rule that does not look at addresses holds
+//! for both versions of IP, and the others begin with [`Step::Family`].
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use hull_model::spec::{Protocol, PublishedPort};
 
-use crate::config::{NetworkConfig, Policy};
-use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{Element, Hook, MapKey, Transaction};
-use crate::rule::Step;
+use crate::config::Policy;
+use crate::elements::{Entry, Kind, Part, Set};
+use crate::nft::{Hook, NFPROTO_IPV4, Transaction};
+use crate::rule::{Step, Target};
 use crate::types::Subnet;
 
 const RAW: i32 = -300;
@@ -32,12 +35,49 @@ const SRCNAT: i32 = 100;
 /// Where resolvers ask.
 const NAME_SERVICE: u16 = 53;
 
-const MAPS: [(Protocol, MapKey, &str); 4] = [
-    (Protocol::Tcp, MapKey::AddressPort, "tcp_address_ports"),
-    (Protocol::Tcp, MapKey::Port, "tcp_ports"),
-    (Protocol::Udp, MapKey::AddressPort, "udp_address_ports"),
-    (Protocol::Udp, MapKey::Port, "udp_ports"),
+const V4_PORT: &[Kind] = &[Kind::V4, Kind::Port];
+
+/// The bridges of all networks.
+const BRIDGES: Set = Set::of("bridges", &[Kind::Interface]);
+/// Those of internal ones.
+const INTERNAL: Set = Set::of("internal", &[Kind::Interface]);
+/// Each bridge beside itself: what passes from container to container.
+const WITHIN: Set = Set::of("within", &[Kind::Interface, Kind::Interface]);
+/// The subnets whose containers the host lends its address.
+const MASQUERADED: Set = Set::ranges("masqueraded", &[Kind::V4]);
+/// Where the name server of the network on a bridge listens.
+const NAME_SERVERS: Set = Set::map("name_servers", &[Kind::Interface, Kind::V4], V4_PORT);
+
+/// The maps of published ports.
+const PORTS: [(Protocol, Target, Set); 4] = [
+    (
+        Protocol::Tcp,
+        Target::AddressPort,
+        Set::map("tcp_address_ports", V4_PORT, V4_PORT),
+    ),
+    (
+        Protocol::Tcp,
+        Target::Port,
+        Set::map("tcp_ports", &[Kind::Port], V4_PORT),
+    ),
+    (
+        Protocol::Udp,
+        Target::AddressPort,
+        Set::map("udp_address_ports", V4_PORT, V4_PORT),
+    ),
+    (
+        Protocol::Udp,
+        Target::Port,
+        Set::map("udp_ports", &[Kind::Port], V4_PORT),
+    ),
 ];
+
+/// Every set and map of the table.
+pub(crate) fn sets() -> Vec<Set> {
+    let mut all = vec![BRIDGES, INTERNAL, WITHIN, MASQUERADED, NAME_SERVERS];
+    all.extend(PORTS.map(|(.., set)| set));
+    all
+}
 
 /// A published port with the container it leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,198 +86,159 @@ pub(crate) struct Forward {
     pub(crate) address: Ipv4Addr,
 }
 
-/// The table of one network.
-#[derive(Debug)]
-pub(crate) struct Table {
-    name: String,
-    bridge: String,
+/// The elements of a network.
+pub(crate) fn of_network(
+    bridge: &str,
     subnet: Subnet,
-    gateway: Ipv4Addr,
     policy: Policy,
-    /// Where the network's name server listens at the bridge's address; zero without one.
-    name_server: AtomicU16,
+) -> Vec<(&'static str, Entry)> {
+    let name = Part::Interface(bridge);
+    let mut elements = vec![
+        (BRIDGES.name, Entry::of(&[name])),
+        (WITHIN.name, Entry::of(&[name, name])),
+    ];
+    if policy.internal {
+        elements.push((INTERNAL.name, Entry::of(&[name])));
+    } else if policy.masquerade {
+        let range = Entry::subnet(subnet).into_iter();
+        elements.extend(range.map(|entry| (MASQUERADED.name, entry)));
+    }
+    elements
 }
 
-impl Table {
-    pub(crate) fn new(config: &NetworkConfig, subnet: Subnet, gateway: Ipv4Addr) -> Self {
-        Self {
-            name: config.table.clone(),
-            bridge: config.bridge.clone(),
-            subnet,
-            gateway,
-            policy: config.policy,
-            name_server: AtomicU16::new(0),
-        }
+/// The element that leads questions to a network's name server.
+pub(crate) fn of_name_server(
+    bridge: &str,
+    gateway: Ipv4Addr,
+    port: u16,
+) -> Vec<(&'static str, Entry)> {
+    let key = [Part::Interface(bridge), Part::V4(gateway)];
+    let entry = Entry::to(&key, &[Part::V4(gateway), Part::Port(port)]);
+    vec![(NAME_SERVERS.name, entry)]
+}
+
+/// The elements of published ports.
+pub(crate) fn of_ports(forwards: &[Forward]) -> Vec<(&'static str, Entry)> {
+    let element = |forward: &Forward| {
+        let Forward { port, address } = *forward;
+        let target = if port.host_ip.is_unspecified() {
+            Target::Port
+        } else {
+            Target::AddressPort
+        };
+        let map = PORTS
+            .iter()
+            .find(|(protocol, key, _)| *protocol == port.container.protocol && *key == target);
+        let key = match target {
+            Target::Port => vec![Part::Port(port.host_port)],
+            Target::AddressPort => vec![Part::V4(port.host_ip), Part::Port(port.host_port)],
+        };
+        let data = [Part::V4(address), Part::Port(port.container.number)];
+        map.map(|(.., set)| (set.name, Entry::to(&key, &data)))
+    };
+    forwards.iter().filter_map(element).collect()
+}
+
+/// Writes sets, chains and rules into a table that has none.
+pub(crate) fn write(t: &mut Transaction<'_>) {
+    for (id, set) in (1..).zip(sets()) {
+        t.set(&set, id);
     }
-
-    /// Sets the name server's port for the next [`Table::rebuild`].
-    pub(crate) fn set_name_server(&self, port: u16) {
-        self.name_server.store(port, Ordering::Relaxed);
+    t.chain("guard", "filter", Hook::Prerouting, RAW);
+    t.chain("names", "nat", Hook::Prerouting, DSTNAT - 1);
+    t.chain("prerouting", "nat", Hook::Prerouting, DSTNAT);
+    t.chain("output", "nat", Hook::Output, DSTNAT);
+    t.chain("forward", "filter", Hook::Forward, FILTER);
+    t.chain("postrouting", "nat", Hook::Postrouting, SRCNAT);
+    for chain in ["published", "from_internal", "to_bridge", "into_bridge"] {
+        t.plain_chain(chain);
     }
+    guard(t);
+    destinations(t);
+    forward(t);
+    sources(t);
+}
 
-    /// Replaces whatever the table held, in one transaction.
-    pub(crate) fn rebuild(
-        &self,
-        socket: &mut Socket,
-        forwards: &[Forward],
-    ) -> Result<(), NetlinkError> {
-        let mut transaction = Transaction::new(&self.name);
-        // Made first, so that it is there to be deleted.
-        transaction.ensure_table();
-        transaction.delete_table();
-        transaction.ensure_table();
-        for (id, (_, key, name)) in (1..).zip(MAPS) {
-            transaction.map(name, key, id);
-        }
-        self.chains(&mut transaction);
-        for (protocol, key, name) in MAPS {
-            transaction.add_elements(name, key, &elements(protocol, key, forwards));
-        }
-        transaction.commit(socket)
+/// route_localnet on a bridge lets replies to 127.0.0.1 through; this keeps containers from using
+/// it to reach what the host binds to loopback.
+fn guard(t: &mut Transaction<'_>) {
+    let v4 = Step::Family(NFPROTO_IPV4);
+    let loopback = Subnet::LOOPBACK;
+    for side in [Step::DestinationIn(loopback), Step::SourceIn(loopback)] {
+        let steps = [v4, side, Step::InputIn(BRIDGES.name), Step::Drop];
+        t.rule("guard", &steps);
     }
+}
 
-    /// Adds published ports.
-    pub(crate) fn add(
-        &self,
-        socket: &mut Socket,
-        forwards: &[Forward],
-    ) -> Result<(), NetlinkError> {
-        let mut transaction = Transaction::new(&self.name);
-        for (protocol, key, name) in MAPS {
-            transaction.add_elements(name, key, &elements(protocol, key, forwards));
-        }
-        transaction.commit(socket)
-    }
-
-    /// Removes published ports.
-    pub(crate) fn remove(
-        &self,
-        socket: &mut Socket,
-        forwards: &[Forward],
-    ) -> Result<(), NetlinkError> {
-        let mut transaction = Transaction::new(&self.name);
-        for (protocol, key, name) in MAPS {
-            transaction.delete_elements(name, key, &elements(protocol, key, forwards));
-        }
-        transaction.commit(socket)
-    }
-
-    /// Removes the table; that there is none is no error.
-    pub(crate) fn delete(&self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        let mut transaction = Transaction::new(&self.name);
-        transaction.ensure_table();
-        transaction.delete_table();
-        transaction.commit(socket)
-    }
-
-    fn chains(&self, t: &mut Transaction<'_>) {
-        let bridge = self.bridge.as_str();
-        let loopback = Subnet::LOOPBACK;
-        let Policy {
-            internal,
-            masquerade,
-            ..
-        } = self.policy;
-
-        // route_localnet on the bridge lets replies to 127.0.0.1 through; this keeps containers
-        // from using it to reach what the host binds to loopback.
-        t.chain("guard", "filter", Hook::Prerouting, RAW);
+fn destinations(t: &mut Transaction<'_>) {
+    let v4 = Step::Family(NFPROTO_IPV4);
+    // Before published ports: a container that serves port 53 of the host must not get the
+    // questions of all others.
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
         t.rule(
-            "guard",
+            "names",
             &[
-                Step::InputIs(bridge),
-                Step::DestinationIn(loopback),
-                Step::Drop,
-            ],
-        );
-        t.rule(
-            "guard",
-            &[Step::InputIs(bridge), Step::SourceIn(loopback), Step::Drop],
-        );
-
-        let port = self.name_server.load(Ordering::Relaxed);
-        if let (1.., Ok(gateway)) = (port, Subnet::new(self.gateway, 32)) {
-            // Before published ports: a container that serves port 53 of the host must not get the
-            // questions of all others.
-            t.chain("names", "nat", Hook::Prerouting, DSTNAT - 1);
-            for protocol in [Protocol::Udp, Protocol::Tcp] {
-                t.rule(
-                    "names",
-                    &[
-                        Step::InputIs(bridge),
-                        Step::DestinationIn(gateway),
-                        Step::Protocol(number(protocol)),
-                        Step::DestinationPort(NAME_SERVICE),
-                        Step::RewriteTo(self.gateway, port),
-                    ],
-                );
-            }
-        }
-
-        t.chain("prerouting", "nat", Hook::Prerouting, DSTNAT);
-        // Before routing, a packet for 127.0.0.1 from another host has not been refused yet:
-        // rewriting it would publish a port bound to loopback to the whole link.
-        t.rule("prerouting", &[Step::DestinationIn(loopback), Step::Return]);
-        t.chain("output", "nat", Hook::Output, DSTNAT);
-        for chain in ["prerouting", "output"] {
-            for (protocol, key, map) in MAPS {
-                t.rule(
-                    chain,
-                    &[
-                        Step::Protocol(number(protocol)),
-                        Step::DestinationIsLocal,
-                        Step::RewriteDestination(key, map),
-                    ],
-                );
-            }
-        }
-
-        t.chain("forward", "filter", Hook::Forward, FILTER);
-        let to_bridge = Step::OutputIs(bridge);
-        if internal {
-            let within = [to_bridge, Step::InputIs(bridge), Step::Accept];
-            t.rule("forward", &within);
-            t.rule("forward", &[to_bridge, Step::Drop]);
-            t.rule("forward", &[Step::InputIs(bridge), Step::Drop]);
-            return;
-        }
-        t.rule("forward", &[to_bridge, Step::Established, Step::Accept]);
-        t.rule("forward", &[to_bridge, Step::InputIs(bridge), Step::Accept]);
-        t.rule(
-            "forward",
-            &[to_bridge, Step::DestinationWasRewritten, Step::Accept],
-        );
-        // Whoever routes to the containers' subnet directly reaches no port that is not published.
-        t.rule("forward", &[to_bridge, Step::Drop]);
-
-        t.chain("postrouting", "nat", Hook::Postrouting, SRCNAT);
-        t.rule(
-            "postrouting",
-            &[Step::SourceIn(loopback), to_bridge, Step::Masquerade],
-        );
-        if masquerade {
-            t.rule(
-                "postrouting",
-                &[
-                    Step::SourceIn(self.subnet),
-                    Step::OutputIsNot(bridge),
-                    Step::OutputIsNot("lo"),
-                    Step::Masquerade,
-                ],
-            );
-        }
-        // Hairpin: without this the other container would answer its neighbour directly, which
-        // waits for an answer from the host.
-        t.rule(
-            "postrouting",
-            &[
-                Step::SourceIn(self.subnet),
-                to_bridge,
-                Step::DestinationWasRewritten,
-                Step::Masquerade,
+                v4,
+                Step::Protocol(number(protocol)),
+                Step::DestinationPort(NAME_SERVICE),
+                Step::RewriteByInterface(NAME_SERVERS.name),
             ],
         );
     }
+    // Before routing, a packet for 127.0.0.1 from another host has not been refused yet:
+    // rewriting it would publish a port bound to loopback to the whole link.
+    let loopback = [v4, Step::DestinationIn(Subnet::LOOPBACK), Step::Return];
+    t.rule("prerouting", &loopback);
+    for chain in ["prerouting", "output"] {
+        t.rule(chain, &[v4, Step::Jump("published")]);
+    }
+    for (protocol, key, map) in PORTS {
+        t.rule(
+            "published",
+            &[
+                Step::Protocol(number(protocol)),
+                Step::DestinationIsLocal,
+                Step::RewriteDestination(key, map.name),
+            ],
+        );
+    }
+}
+
+fn forward(t: &mut Transaction<'_>) {
+    let within = Step::InputOutputIn(WITHIN.name);
+    let internal = [Step::InputIn(INTERNAL.name), Step::Goto("from_internal")];
+    t.rule("forward", &internal);
+    t.rule("forward", &[Step::OutputIn(INTERNAL.name), Step::Drop]);
+    let to_bridge = [Step::OutputIn(BRIDGES.name), Step::Goto("to_bridge")];
+    t.rule("forward", &to_bridge);
+
+    t.rule("from_internal", &[within, Step::Accept]);
+    t.rule("from_internal", &[Step::Drop]);
+
+    t.rule("to_bridge", &[Step::Established, Step::Accept]);
+    t.rule("to_bridge", &[within, Step::Accept]);
+    t.rule("to_bridge", &[Step::DestinationWasRewritten, Step::Accept]);
+    // Whoever routes to the containers' subnet directly reaches no port that is not published.
+    t.rule("to_bridge", &[Step::Drop]);
+}
+
+fn sources(t: &mut Transaction<'_>) {
+    let v4 = Step::Family(NFPROTO_IPV4);
+    let masqueraded = [v4, Step::SourceInSet(MASQUERADED.name), Step::Masquerade];
+    let to_bridge = [Step::OutputIn(BRIDGES.name), Step::Goto("into_bridge")];
+    t.rule("postrouting", &to_bridge);
+    t.rule("postrouting", &[Step::OutputIs("lo"), Step::Return]);
+    t.rule("postrouting", &masqueraded);
+
+    let loopback = [v4, Step::SourceIn(Subnet::LOOPBACK), Step::Masquerade];
+    t.rule("into_bridge", &loopback);
+    t.rule("into_bridge", &[Step::DestinationWasKept, Step::Return]);
+    // Hairpin: without this the other container would answer its neighbour directly, which waits
+    // for an answer from the host.
+    let hairpin = [Step::InputOutputIn(WITHIN.name), Step::Masquerade];
+    t.rule("into_bridge", &hairpin);
+    // By a published port, from another network.
+    t.rule("into_bridge", &masqueraded);
 }
 
 fn number(protocol: Protocol) -> u8 {
@@ -245,21 +246,4 @@ fn number(protocol: Protocol) -> u8 {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
     }
-}
-
-/// The elements of one of the maps.
-fn elements(protocol: Protocol, key: MapKey, forwards: &[Forward]) -> Vec<Element> {
-    forwards
-        .iter()
-        .filter(|forward| {
-            let by_port = forward.port.host_ip.is_unspecified();
-            forward.port.container.protocol == protocol && by_port == (key == MapKey::Port)
-        })
-        .map(|forward| Element {
-            host_ip: forward.port.host_ip,
-            host_port: forward.port.host_port,
-            address: forward.address,
-            port: forward.port.container.number,
-        })
-        .collect()
 }

@@ -4,6 +4,7 @@ mod common;
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -42,8 +43,8 @@ fn hundred_attachments_leave_nothing_behind() {
     });
     world.wait_until("the pool is full", || network.info().ready == 2);
     assert_eq!(links(&world.host), 2);
-    let table = command(&world.host, "nft", "list table ip hull");
-    assert!(!table.contains("elements"), "{table}");
+    let ports = command(&world.host, "nft", "list map inet hull tcp_ports");
+    assert!(!ports.contains("elements"), "{ports}");
 
     within(&world.host, || network.destroy()).expect("destroy");
     world.wait_until("the links go", || links(&world.host) == 0);
@@ -280,14 +281,14 @@ fn tables_of_others_are_left_alone_and_a_flushed_one_comes_back() {
         network.publish(container.address, &[wish(8080)])
     })
     .expect("publish");
-    let table = command(&world.host, "nft", "list table ip hull");
+    let table = command(&world.host, "nft", "list table inet hull");
     assert!(
         table.contains("8080 : 172.17.0.") && table.contains("masquerade"),
         "{table}"
     );
     assert_eq!(command(&world.host, "nft", "list table ip theirs"), before);
 
-    command(&world.host, "nft", "delete table ip hull");
+    command(&world.host, "nft", "delete table inet hull");
     refuse_tcp(&world.other, HOST_ADDRESS, 8080);
     within(&world.host, || {
         network.publish(container.address, &[wish(8081)])
@@ -297,6 +298,56 @@ fn tables_of_others_are_left_alone_and_a_flushed_one_comes_back() {
     assert!(ask_tcp(&world.other, HOST_ADDRESS, 8081).is_some());
     within(&world.host, || network.destroy()).expect("destroy");
     assert_eq!(command(&world.host, "nft", "list table ip theirs"), before);
+}
+
+#[test]
+fn tables_of_an_older_version_go_and_another_daemons_stay() {
+    let world = World::new();
+    for table in ["hull", "hull-own0", "hull-others0"] {
+        command(&world.host, "nft", &format!("add table ip {table}"));
+    }
+    let network = world.open();
+    let own = NetworkConfig {
+        firewall: Arc::clone(network.firewall()),
+        pool_size: 0,
+        ..NetworkConfig::new("own0")
+    };
+    let own = world.open_with(&own, &[]);
+    within(&world.host, || own.firewall().write()).expect("write");
+    let tables = command(&world.host, "nft", "list tables");
+    let mut tables: Vec<_> = tables.lines().collect();
+    tables.sort_unstable();
+    assert_eq!(tables, ["table inet hull", "table ip hull-others0"]);
+}
+
+#[test]
+fn networks_share_a_table_whose_rules_do_not_grow() {
+    let world = World::new();
+    let rules = || {
+        let table = command(&world.host, "nft", "-a list table inet hull");
+        let handles = table.lines().filter(|line| line.contains("# handle"));
+        handles.count()
+    };
+    let first = world.open();
+    let before = rules();
+    let config = |number: usize| NetworkConfig {
+        firewall: Arc::clone(first.firewall()),
+        pool_size: 0,
+        subnet: format!("10.{number}.0.0/24").parse().ok(),
+        ..NetworkConfig::new(&format!("own{number}"))
+    };
+    let more: Vec<_> = (1..=20)
+        .map(|number| world.open_with(&config(number), &[]))
+        .collect();
+    assert_eq!(rules(), before);
+    let bridges = command(&world.host, "nft", "list set inet hull bridges");
+    assert_eq!(bridges.matches("own").count(), 20, "{bridges}");
+    for network in more {
+        within(&world.host, || network.destroy()).expect("destroy");
+    }
+    assert_eq!(rules(), before);
+    let bridges = command(&world.host, "nft", "list set inet hull bridges");
+    assert_eq!(bridges.matches("own").count(), 0, "{bridges}");
 }
 
 #[test]

@@ -125,7 +125,8 @@ impl Engine {
                 let subnet = hull_network::free_subnet(&taken).map_err(refused)?;
                 record.subnet = subnet.to_string();
             }
-            let config = own::config(&self.settings, &record)?;
+            let firewall = &self.own_networks.firewall;
+            let config = own::config(&self.settings, firewall, &record)?;
             tokio::task::block_in_place(|| self.state.put_network(&record)).map_err(
                 crate::internal("cannot record the network; is the disk full?"),
             )?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::dns::{NameServer, Served, Zone};
-use hull_network::{Network, NetworkConfig, OpenError, Policy, Subnet};
+use hull_network::{Firewall, Network, NetworkConfig, OpenError, Policy, Subnet};
 use hull_state::NetworkRecord;
 
 use super::live;
@@ -63,21 +63,22 @@ pub(crate) struct Networks {
     /// Held by whoever makes or removes one: names and subnets are chosen one at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(crate) names: NameServer,
+    /// The table of all, the default network included.
+    pub(super) firewall: Arc<Firewall>,
 }
 
+/// A network on record, with what came of opening it.
+pub(crate) type Opened = (NetworkRecord, Result<Network, String>);
+
 impl Networks {
-    /// Opens all that are on record; one that fails is logged and the reason kept. Bridges of ours
-    /// that are on no record go.
-    pub(crate) async fn open(
+    /// Opens all that are on record; one that fails keeps the reason. Bridges of ours that are on no
+    /// record go.
+    pub(crate) fn open(
         settings: &Settings,
+        firewall: &Arc<Firewall>,
         records: Vec<NetworkRecord>,
         found: &[Found],
-    ) -> Self {
-        let networks = Self {
-            map: RwLock::default(),
-            turn: tokio::sync::Mutex::default(),
-            names: NameServer::new("/etc/resolv.conf"),
-        };
+    ) -> Vec<Opened> {
         let known: Vec<String> = records.iter().map(|record| record.bridge.clone()).collect();
         let prefix = bridge_prefix(settings);
         match hull_network::sweep_bridges(&prefix, |name| known.iter().any(|k| k == name)) {
@@ -86,12 +87,31 @@ impl Networks {
                 .for_each(|name| tracing::warn!(name, "a bridge without a record is removed")),
             Err(error) => tracing::warn!(%error, "cannot look for bridges without a record"),
         }
-        for record in records {
+        let open = |record: &NetworkRecord| {
             let live = live(found, &record.id, false);
-            let network = match config(settings, &record) {
+            match config(settings, firewall, record) {
                 Ok(config) => Network::open(config, &live).map_err(|e| chain(&e)),
                 Err(error) => Err(error.chain()),
-            };
+            }
+        };
+        records
+            .into_iter()
+            .map(|record| {
+                let network = open(&record);
+                (record, network)
+            })
+            .collect()
+    }
+
+    /// Takes all in that were opened; one that could not be is logged.
+    pub(crate) async fn serving(firewall: Arc<Firewall>, opened: Vec<Opened>) -> Self {
+        let networks = Self {
+            map: RwLock::default(),
+            turn: tokio::sync::Mutex::default(),
+            names: NameServer::new("/etc/resolv.conf"),
+            firewall,
+        };
+        for (record, network) in opened {
             networks.add(record, network).await;
         }
         networks
@@ -202,7 +222,11 @@ pub(super) fn bridge_name(settings: &Settings, id: &str) -> String {
 ///
 /// # Errors
 /// An option or a part of it is malformed.
-pub(super) fn config(settings: &Settings, record: &NetworkRecord) -> Result<NetworkConfig> {
+pub(super) fn config(
+    settings: &Settings,
+    firewall: &Arc<Firewall>,
+    record: &NetworkRecord,
+) -> Result<NetworkConfig> {
     let subnet = |text: &str| -> Result<Option<Subnet>> {
         if text.is_empty() {
             return Ok(None);
@@ -221,6 +245,7 @@ pub(super) fn config(settings: &Settings, record: &NetworkRecord) -> Result<Netw
         }
     };
     let mut config = NetworkConfig::new(&record.bridge);
+    config.firewall = Arc::clone(firewall);
     config.mtu = settings.mtu;
     let mtu = [option::MTU, option::SHORT_MTU].map(|name| record.options.get(name));
     if let Some(text) = mtu.into_iter().flatten().next() {
@@ -285,6 +310,8 @@ mod tests {
     fn options_malformed_are_refused() {
         let none = crate::Overrides::default;
         let settings = Settings::resolve(none(), none(), none(), "/".into());
+        let firewall = Arc::new(Firewall::new("hull"));
+        let config = |settings, record| config(settings, &firewall, record);
         let record = |name: &str, value: &str| NetworkRecord {
             bridge: "hbx".into(),
             options: [(name.to_owned(), value.to_owned())].into(),

@@ -1,0 +1,285 @@
+//! The table of nf_tables that all networks of a daemon share: what is to stand in it, and how it
+//! gets there.
+//!
+//! Rules are written once ([`crate::table`]); whatever comes and goes is elements. Each change is
+//! one transaction; if the kernel refuses it because somebody has taken the table away, the whole
+//! is written anew.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::elements::{Change, Entry};
+use crate::netlink::{NetlinkError, Socket};
+use crate::nft::{self, NFPROTO_INET, NFPROTO_IPV4, Transaction};
+use crate::table;
+
+/// What tells the elements of a set apart: the key, and whether it begins a range (or is one by
+/// itself). Where one range begins with the end of another, the kernel wants the end first.
+type Key = (Vec<u8>, bool);
+
+/// Where the table stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Changes are gathered until [`Firewall::write`]: what an earlier daemon wrote holds so long.
+    Gathering,
+    /// There is no table of ours.
+    Absent,
+    /// The table is there, of this family.
+    Written(u8),
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    /// What is to stand in each set.
+    elements: BTreeMap<&'static str, BTreeMap<Key, Entry>>,
+    /// The bridges of our networks, which may have had tables of their own.
+    bridges: HashSet<String>,
+    socket: Option<Socket>,
+}
+
+/// The firewall table of a daemon. It belongs to the network namespace of the thread that first
+/// changes it.
+#[derive(Debug)]
+pub struct Firewall {
+    name: String,
+    state: Mutex<State>,
+}
+
+impl Firewall {
+    /// The table `name`, which is written with the first change.
+    pub fn new(name: &str) -> Self {
+        Self::at(name, Stage::Absent)
+    }
+
+    /// The table `name`, of which nothing is written before [`Firewall::write`]: so that what an
+    /// earlier daemon wrote for networks that are opened one after the other holds until all are.
+    pub fn gathering(name: &str) -> Self {
+        Self::at(name, Stage::Gathering)
+    }
+
+    fn at(name: &str, stage: Stage) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: Mutex::new(State {
+                stage,
+                elements: BTreeMap::new(),
+                bridges: HashSet::new(),
+                socket: None,
+            }),
+        }
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Writes the table as it is to be, in one transaction, whatever stood there.
+    ///
+    /// # Errors
+    /// The kernel refuses; what stood there still does.
+    pub fn write(&self) -> Result<(), NetlinkError> {
+        self.rewrite(&mut self.lock())
+    }
+
+    /// Names a bridge of ours: an older version gave each a table of its own, which goes when the
+    /// table is written.
+    pub(crate) fn know_bridge(&self, bridge: &str) {
+        self.lock().bridges.insert(bridge.to_owned());
+    }
+
+    /// Makes a change, as a whole or not at all.
+    pub(crate) fn change(&self, change: Change) -> Result<(), NetlinkError> {
+        let mut state = self.lock();
+        let done = state.take_in(change);
+        if done == Change::default() {
+            return Ok(());
+        }
+        let outcome = match state.stage {
+            Stage::Gathering => Ok(()),
+            Stage::Written(family) => self
+                .send(&mut state, family, &done)
+                .or_else(|_| self.rewrite(&mut state)),
+            Stage::Absent => self.rewrite(&mut state),
+        };
+        if outcome.is_err() {
+            state.take_in(Change {
+                remove: done.add,
+                add: done.remove,
+            });
+        } else if state.elements.values().all(BTreeMap::is_empty) {
+            return self.delete(&mut state);
+        }
+        outcome
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // What is wanted is consistent between statements; what is not in the kernel after a panic
+        // is repaired by the next that fails.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, state: &mut State, family: u8, change: &Change) -> Result<(), NetlinkError> {
+        let mut transaction = Transaction::new(family, &self.name);
+        for (set, entries) in by_set(&change.remove) {
+            transaction.delete_elements(set, &entries);
+        }
+        for (set, entries) in by_set(&change.add) {
+            transaction.add_elements(set, &entries);
+        }
+        transaction.commit(state.socket()?)
+    }
+
+    /// As [`Firewall::write`]. Kernels without IPv6 have no tables for both versions of IP.
+    fn rewrite(&self, state: &mut State) -> Result<(), NetlinkError> {
+        let outcome = self.rewrite_as(state, NFPROTO_INET);
+        let (family, outcome) = match outcome {
+            Err(error) if lacks_family(&error) => {
+                (NFPROTO_IPV4, self.rewrite_as(state, NFPROTO_IPV4))
+            }
+            outcome => (NFPROTO_INET, outcome),
+        };
+        if outcome.is_ok() {
+            state.stage = Stage::Written(family);
+        }
+        outcome
+    }
+
+    fn rewrite_as(&self, state: &mut State, family: u8) -> Result<(), NetlinkError> {
+        let old = self.old_tables(state)?;
+        let mut transaction = Transaction::new(family, &self.name);
+        for table in &old {
+            transaction.delete_table_of(NFPROTO_IPV4, table);
+        }
+        // Made first, so that it is there to be deleted.
+        transaction.ensure_table();
+        transaction.delete_table();
+        transaction.ensure_table();
+        table::write(&mut transaction);
+        for (set, entries) in &state.elements {
+            let entries: Vec<&Entry> = entries.values().collect();
+            transaction.add_elements(set, &entries);
+        }
+        transaction.commit(state.socket()?)
+    }
+
+    /// The tables by which an older version served each network.
+    fn old_tables(&self, state: &mut State) -> Result<Vec<String>, NetlinkError> {
+        let tables = nft::tables(state.socket()?, NFPROTO_IPV4)?;
+        let ours = |table: &String| {
+            *table == self.name
+                || table
+                    .strip_prefix("hull-")
+                    .is_some_and(|bridge| state.bridges.contains(bridge))
+        };
+        Ok(tables.into_iter().filter(ours).collect())
+    }
+
+    fn delete(&self, state: &mut State) -> Result<(), NetlinkError> {
+        let Stage::Written(family) = state.stage else {
+            return Ok(());
+        };
+        let mut transaction = Transaction::new(family, &self.name);
+        transaction.ensure_table();
+        transaction.delete_table();
+        transaction.commit(state.socket()?)?;
+        state.stage = Stage::Absent;
+        Ok(())
+    }
+}
+
+impl State {
+    fn socket(&mut self) -> Result<&mut Socket, NetlinkError> {
+        match &mut self.socket {
+            Some(socket) => Ok(socket),
+            none => Ok(none.insert(nft::open()?)),
+        }
+    }
+
+    /// Takes a change into what is wanted, and answers what is new of it.
+    fn take_in(&mut self, change: Change) -> Change {
+        let mut done = Change::default();
+        for (set, entry) in change.remove {
+            let elements = self.elements.entry(set).or_default();
+            let key = (entry.key.clone(), !entry.ends_interval);
+            // Another's, which has taken its place, stays.
+            if elements.get(&key) == Some(&entry) {
+                elements.remove(&key);
+                done.remove.push((set, entry));
+            }
+        }
+        for (set, entry) in change.add {
+            let elements = self.elements.entry(set).or_default();
+            let key = (entry.key.clone(), !entry.ends_interval);
+            match elements.insert(key, entry.clone()) {
+                Some(old) if old == entry => {}
+                old => {
+                    done.remove.extend(old.map(|old| (set, old)));
+                    done.add.push((set, entry));
+                }
+            }
+        }
+        done
+    }
+}
+
+/// The family is not there, or lacks what we need: a kernel without IPv6, or without address
+/// translation for both at once (before 5.2).
+fn lacks_family(error: &NetlinkError) -> bool {
+    matches!(
+        error.errno(),
+        Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::ENOENT | libc::EINVAL)
+    )
+}
+
+fn by_set<'a>(elements: &'a [(&'static str, Entry)]) -> BTreeMap<&'static str, Vec<&'a Entry>> {
+    let mut sets: BTreeMap<&'static str, Vec<&Entry>> = BTreeMap::new();
+    for (set, entry) in elements {
+        sets.entry(set).or_default().push(entry);
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::elements::Part;
+
+    fn entry(port: u16, to: u16) -> Entry {
+        Entry::to(&[Part::Port(port)], &[Part::Port(to)])
+    }
+
+    #[test]
+    fn change_taken_in_tells_what_the_kernel_must_hear() {
+        let firewall = Firewall::gathering("t");
+        let mut state = firewall.lock();
+        let add = |port, to| Change::adding(vec![("m", entry(port, to))]);
+        assert_eq!(state.take_in(add(1, 2)), add(1, 2));
+        assert_eq!(state.take_in(add(1, 2)), Change::default());
+        let replaced = state.take_in(add(1, 3));
+        assert_eq!(replaced.remove, [("m", entry(1, 2))]);
+        assert_eq!(replaced.add, [("m", entry(1, 3))]);
+        let gone = |to| Change::removing(vec![("m", entry(1, to))]);
+        assert_eq!(
+            state.take_in(gone(2)),
+            Change::default(),
+            "another took its place"
+        );
+        assert_eq!(state.take_in(gone(3)), gone(3));
+    }
+
+    #[test]
+    fn change_undone_leaves_what_was() {
+        let firewall = Firewall::gathering("t");
+        let mut state = firewall.lock();
+        state.take_in(Change::adding(vec![("m", entry(1, 2))]));
+        let before = state.elements.clone();
+        let done = state.take_in(Change::adding(vec![("m", entry(1, 3)), ("m", entry(4, 5))]));
+        state.take_in(Change {
+            remove: done.add,
+            add: done.remove,
+        });
+        assert_eq!(state.elements, before);
+    }
+}
