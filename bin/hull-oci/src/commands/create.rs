@@ -211,6 +211,7 @@ fn launch_in(
         die_with_parent: false,
         hold,
         preserve_fds: translated.preserve_fds,
+        keep: &[],
         before_pivot: (needs_stop(translated) || start.is_some())
             .then_some(BeforePivot(&before_pivot)),
         hooks: inner.as_ref(),
