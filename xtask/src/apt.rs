@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 33] = [
+const NEEDS: [(&str, &str); 34] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
@@ -39,6 +39,7 @@ const NEEDS: [(&str, &str); 33] = [
     ("/usr/bin/xz", "xz-utils"),
     ("/usr/bin/zstd", "zstd"),
     ("/usr/sbin/mke2fs", "e2fsprogs"),
+    ("/usr/bin/mkfs.erofs", "erofs-utils"),
     ("/usr/bin/strip", "binutils"),
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/bin/cpio", "cpio"),
@@ -49,7 +50,12 @@ const NEEDS: [(&str, &str); 33] = [
 
 /// Installs by apt what is missing, and says so.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing: Vec<&str> = NEEDS
+    install(&NEEDS, "the tests need")
+}
+
+/// Installs those of some packages that are missing, and says for whom.
+pub(crate) fn install(needs: &[(&str, &'static str)], who: &str) -> Result<()> {
+    let missing: Vec<&str> = needs
         .iter()
         .filter(|(file, _)| !present(file))
         .map(|&(_, package)| package)
@@ -59,18 +65,20 @@ pub(crate) fn install_missing() -> Result<()> {
     }
     if !Path::new("/usr/bin/apt-get").exists() {
         bail!(
-            "the tests need {}: install them (this is no Debian, so xtask cannot)",
+            "{who} {}: install them (this is no Debian, so xtask cannot)",
             missing.join(" ")
         );
     }
-    eprintln!(
-        "xtask: installing what the tests need: {}",
-        missing.join(" ")
-    );
-    run(&mut apt(&["update", "-qq"]))?;
+    eprintln!("xtask: installing what {who}: {}", missing.join(" "));
+    update()?;
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&missing);
     run(&mut apt(&arguments))
+}
+
+/// Refreshes the lists of packages.
+pub(crate) fn update() -> Result<()> {
+    run(&mut apt(&["update", "-qq"]))
 }
 
 /// Whether a file is there; on a merged /usr, /bin and /usr/bin are one.

@@ -6,6 +6,7 @@ mod apt;
 mod bench;
 mod build;
 mod fuzz;
+mod guest_kernel;
 mod lint;
 mod process;
 mod test;
@@ -28,6 +29,9 @@ usage: cargo xtask COMMAND
                    throw made-up input at a parser (config, process, seccomp, mounts)
                    --keep: take what was learnt into fuzz/seeds
   fixtures         make the images and root file systems the tests use
+  guest-kernel [--pack]
+                   build the kernel that virtual machines boot, unless it is there
+                   --pack: also the archive that hull kernel install takes
   bench NAME       run a bench of benches/ (start, oci)";
 
 fn main() -> ExitCode {
@@ -57,6 +61,7 @@ fn run() -> Result<ExitCode> {
             test::fixtures()?;
             Ok(ExitCode::SUCCESS)
         }
+        Some("guest-kernel") => guest_kernel::guest_kernel(&rest),
         Some("fuzz") => fuzz::fuzz(&rest),
         Some("bench") => bench::bench(&rest),
         Some("help" | "--help" | "-h") => {

@@ -37,6 +37,31 @@ pub enum SnapshotError {
         /// What is missing.
         why: String,
     },
+    /// A program of others is not installed.
+    #[error(
+        "{name} is not installed, and guests with a kernel of their own need it: install the package {package}"
+    )]
+    NoTool {
+        /// The program.
+        name: &'static str,
+        /// The package that brings it.
+        package: &'static str,
+    },
+    /// A program of others failed.
+    #[error("{name} cannot make {}: {said} ({status})", path.display())]
+    Tool {
+        /// The program.
+        name: &'static str,
+        /// What it was to make.
+        path: PathBuf,
+        /// Its last words.
+        said: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// No file system is made of that size.
+    #[error("a guest's disk of {0} bytes is not possible: 32 MiB to 16 TiB are")]
+    DiskSize(u64),
     /// The layers cannot be merged.
     #[error("cannot mount a view of {layers} layers{}", note.as_ref().map(|n| format!(" ({n})")).unwrap_or_default())]
     Mount {
@@ -63,8 +88,11 @@ impl SnapshotError {
 impl From<SnapshotError> for Error {
     fn from(error: SnapshotError) -> Self {
         let kind = match &error {
-            SnapshotError::Id(_) | SnapshotError::Quota { .. } => ErrorKind::InvalidArgument,
+            SnapshotError::Id(_) | SnapshotError::Quota { .. } | SnapshotError::DiskSize(_) => {
+                ErrorKind::InvalidArgument
+            }
             SnapshotError::NotFound(_) => ErrorKind::NotFound,
+            SnapshotError::NoTool { .. } => ErrorKind::Unavailable,
             SnapshotError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 ErrorKind::Unavailable
             }

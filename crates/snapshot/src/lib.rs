@@ -1,5 +1,6 @@
 //! Root file systems stacked from layers: a writable one per container, and read-only views.
 
+mod block;
 mod changes;
 mod error;
 mod live;
@@ -10,6 +11,7 @@ mod view;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+pub use block::{BlockImage, Disk, SMALLEST_DISK, key_of_layers};
 pub use changes::{Change, ChangeKind};
 pub use error::SnapshotError;
 pub use live::{Bind, Mounted, Writes};

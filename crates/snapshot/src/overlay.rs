@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::block::{self, Turns};
 use crate::changes::{self, Change};
 use crate::{Rootfs, SnapshotError, Snapshotter, Usage, quota, view};
 
@@ -29,6 +30,8 @@ pub struct Overlay {
     counter: AtomicU64,
     /// Held while a number for a project is chosen.
     choosing: Mutex<()>,
+    /// Of those who make block images and templates of disks.
+    turns: Turns,
 }
 
 impl Overlay {
@@ -46,6 +49,7 @@ impl Overlay {
         }
         fs::set_permissions(base, fs::Permissions::from_mode(0o700))
             .map_err(|e| SnapshotError::io("set mode of", base, e))?;
+        block::sweep(base);
         // Numbers of leftovers must not be used again.
         let used = names(&trash)?
             .iter()
@@ -58,11 +62,24 @@ impl Overlay {
             trash,
             counter: AtomicU64::new(used.map_or(0, |n| n.saturating_add(1))),
             choosing: Mutex::new(()),
+            turns: Turns::default(),
         })
     }
 
     pub(crate) fn choosing(&self) -> MutexGuard<'_, ()> {
         self.choosing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub(crate) fn filler(&self) -> &Path {
+        &self.filler
     }
 
     pub(crate) fn dir(&self, id: &str) -> Result<PathBuf, SnapshotError> {
@@ -102,7 +119,7 @@ impl Overlay {
     }
 
     /// Layers to stand on: a tree that is always there if the image has none.
-    fn lowers(&self, lowers: &[PathBuf]) -> Vec<PathBuf> {
+    pub(crate) fn lowers(&self, lowers: &[PathBuf]) -> Vec<PathBuf> {
         if lowers.is_empty() {
             vec![self.empty.clone()]
         } else {
