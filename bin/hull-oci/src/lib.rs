@@ -12,7 +12,6 @@ mod hooks;
 mod join;
 mod log;
 mod netdev;
-mod netlink;
 mod notify;
 pub mod parse;
 mod quick;

@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result, bail};
+use hull_sys::netlink::{
+    CREATE, DUMP, GET_ADDRESS, IFLA_IFNAME, IFLA_NET_NS_FD, NEW_ADDRESS, NEW_LINK, Request, Socket,
+    attributes,
+};
 use hull_sys::netns;
 use oci_spec::runtime::LinuxNetDevice;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-
-use crate::netlink::{
-    CREATE, DUMP, GET_ADDRESS, IFLA_IFNAME, IFLA_NET_NS_FD, NEW_ADDRESS, NEW_LINK, Request, Socket,
-    attributes,
-};
 
 /// Longest name of an interface.
 const MAX_NAME: usize = 15;
@@ -74,7 +73,7 @@ pub(crate) fn move_all(devices: &BTreeMap<String, String>, pid: u32) -> Result<(
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::open(path, flags, Mode::empty())
         .context("cannot open the network namespace of the container")?;
-    let mut here = Socket::open()?;
+    let mut here = Socket::open().context("cannot open a netlink socket")?;
     let mut there = socket_in(&namespace)?;
     for (name, inside) in devices {
         let inside = if inside.is_empty() { name } else { inside };
@@ -116,7 +115,7 @@ fn move_one(
             request = request.attribute(*kind, value)?;
         }
         match there.ask(request) {
-            Err(error) if error.downcast_ref() == Some(&Errno::EXIST) => {}
+            Err(Errno::EXIST) => {}
             result => drop(result.context("cannot give it its address again")?),
         }
     }
@@ -168,7 +167,7 @@ fn socket_in(namespace: &OwnedFd) -> Result<Socket> {
     netns::enter_network(namespace).with_context(fail)?;
     let socket = Socket::open();
     netns::enter_network(&own).context("cannot return to the own network namespace")?;
-    socket
+    socket.context("cannot open a netlink socket")
 }
 
 #[cfg(test)]

@@ -1,26 +1,35 @@
-//! The little of rtnetlink(7) that moving an interface takes: messages are built with checked
-//! lengths and read with checked bounds.
+//! The little of rtnetlink(7) that moving an interface or setting one up takes: messages are built
+//! with checked lengths and read with checked bounds.
 
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context as _, Result, bail};
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-pub(crate) const NEW_LINK: u16 = 16;
-pub(crate) const NEW_ADDRESS: u16 = 20;
-pub(crate) const GET_ADDRESS: u16 = 22;
-pub(crate) const IFLA_IFNAME: u16 = 3;
-pub(crate) const IFLA_NET_NS_FD: u16 = 28;
+use crate::{Errno, Result};
+
+/// Makes or changes an interface; also the kind of an answer that tells of one.
+pub const NEW_LINK: u16 = 16;
+/// Gives an address.
+pub const NEW_ADDRESS: u16 = 20;
+/// Asks for addresses.
+pub const GET_ADDRESS: u16 = 22;
+/// Makes a route.
+pub const NEW_ROUTE: u16 = 24;
+/// Name of an interface, with a zero byte.
+pub const IFLA_IFNAME: u16 = 3;
+/// Largest packet of an interface.
+pub const IFLA_MTU: u16 = 4;
+/// Network namespace to move to.
+pub const IFLA_NET_NS_FD: u16 = 28;
 
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
 /// The whole table.
-pub(crate) const DUMP: u16 = 0x300;
+pub const DUMP: u16 = 0x300;
 /// Make it, and fail if it is there.
-pub(crate) const CREATE: u16 = 0x600;
+pub const CREATE: u16 = 0x600;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const HEADER: usize = 16;
@@ -29,11 +38,11 @@ const BUFFER: usize = 64 * 1024;
 
 /// A request in the making.
 #[derive(Debug)]
-pub(crate) struct Request(Vec<u8>);
+pub struct Request(Vec<u8>);
 
 impl Request {
     /// `body` is the fixed part after the header.
-    pub(crate) fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
+    pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
         let mut bytes = vec![0; 4];
         bytes.extend(kind.to_ne_bytes());
         bytes.extend((REQUEST | ACK | flags).to_ne_bytes());
@@ -43,9 +52,12 @@ impl Request {
         Self(bytes)
     }
 
-    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Result<Self> {
-        let length = u16::try_from(ATTRIBUTE_HEADER + value.len())
-            .context("an attribute of netlink is too long")?;
+    /// Adds an attribute.
+    ///
+    /// # Errors
+    /// `EMSGSIZE` if it is too long for one.
+    pub fn attribute(mut self, kind: u16, value: &[u8]) -> Result<Self> {
+        let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).map_err(|_| Errno::MSGSIZE)?;
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
         self.0.extend(value);
@@ -54,7 +66,7 @@ impl Request {
     }
 
     fn finish(mut self, sequence: u32) -> Result<Vec<u8>> {
-        let length = u32::try_from(self.0.len()).context("a message of netlink is too long")?;
+        let length = u32::try_from(self.0.len()).map_err(|_| Errno::MSGSIZE)?;
         if let Some(field) = self.0.get_mut(..4) {
             field.copy_from_slice(&length.to_ne_bytes());
         }
@@ -67,42 +79,50 @@ impl Request {
 
 /// A socket in the network namespace in which it was opened.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
 }
 
 impl Socket {
-    pub(crate) fn open() -> Result<Self> {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// The errno of socket(2).
+    pub fn open() -> Result<Self> {
         // No protocol is number 0, which is that of routes.
         let flags = SocketFlags::CLOEXEC;
-        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)
-            .context("cannot open a netlink socket")?;
+        let fd = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
         Ok(Self { fd, sequence: 0 })
     }
 
     /// Number of an interface.
-    pub(crate) fn index(&self, name: &str) -> Result<u32, Errno> {
+    ///
+    /// # Errors
+    /// `ENODEV` if there is none of this name.
+    pub fn index(&self, name: &str) -> Result<u32> {
         rustix::net::netdevice::name_to_index(&self.fd, name)
     }
 
     /// Sends and waits for the acknowledgement; the messages that came before it, without their
     /// headers.
-    pub(crate) fn ask(&mut self, request: Request) -> Result<Vec<(u16, Vec<u8>)>> {
+    ///
+    /// # Errors
+    /// The reason for which the kernel refuses; `EBADMSG` for an answer that is cut off.
+    pub fn ask(&mut self, request: Request) -> Result<Vec<(u16, Vec<u8>)>> {
         self.sequence += 1;
         let bytes = request.finish(self.sequence)?;
-        send(&self.fd, &bytes, SendFlags::empty()).context("cannot send to netlink")?;
+        send(&self.fd, &bytes, SendFlags::empty())?;
         let mut answers = Vec::new();
         let mut buffer = vec![0u8; BUFFER];
         loop {
             let count = match recv(&self.fd, &mut buffer[..], RecvFlags::empty()) {
                 Err(Errno::INTR) => continue,
-                result => result.context("cannot receive from netlink")?.0,
+                result => result?.0,
             };
             let mut rest = buffer.get(..count).unwrap_or_default();
             while !rest.is_empty() {
-                let (kind, sequence, body, next) =
-                    split(rest).context("an answer of netlink is cut off")?;
+                let (kind, sequence, body, next) = split(rest).ok_or(Errno::BADMSG)?;
                 rest = next;
                 if sequence != self.sequence {
                     continue;
@@ -112,10 +132,9 @@ impl Socket {
                     ERROR => match number(body) {
                         Some(0) => return Ok(answers),
                         Some(error) => {
-                            let errno = Errno::from_raw_os_error(error.saturating_neg());
-                            return Err(errno.into());
+                            return Err(Errno::from_raw_os_error(error.saturating_neg()));
                         }
-                        None => bail!("an answer of netlink is cut off"),
+                        None => return Err(Errno::BADMSG),
                     },
                     kind => answers.push((kind, body.to_vec())),
                 }
@@ -125,7 +144,7 @@ impl Socket {
 }
 
 /// Attributes that follow a fixed part.
-pub(crate) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut list = Vec::new();
     while let [a, b, c, d, ..] = *bytes {
         let length = usize::from(u16::from_ne_bytes([a, b]));
