@@ -1,5 +1,6 @@
 //! PID 1 of a guest, the init of containers run with `--init`, and the hull/hello program.
 
+mod guest;
 mod hello;
 mod init;
 
@@ -13,8 +14,10 @@ use rustix::time::{ClockId, clock_gettime};
 const USAGE: &str = "\
 usage: hull-agent [hello]               say what this program sees around it
        hull-agent init -- COMMAND…      run COMMAND as its init: forward signals, reap children
+       hull-agent guest FD              serve the channel of a guest at an open descriptor
        hull-agent --version
 
+As process 1 called init it rules a guest: it mounts, opens the channel and serves it.
 Called as docker-init it takes [--] COMMAND… alone.";
 
 /// What a command line that makes no sense ends with, as Docker's clients expect of any usage error.
@@ -27,6 +30,10 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let called_as = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
+    // The kernel hands on words of its command line: they are not for us.
+    if called_as == "/init" && rustix::process::getpid().is_init() {
+        return guest::run();
+    }
     let is_init = Path::new(&called_as)
         .file_name()
         .is_some_and(|name| name == "docker-init");
@@ -38,6 +45,13 @@ fn main() -> ExitCode {
         Some((first, rest)) => match first.as_bytes() {
             b"hello" if rest.is_empty() => hello::run(started),
             b"init" => run_init(rest),
+            b"guest" => match rest {
+                [number] => match number.to_str().and_then(|text| text.parse().ok()) {
+                    Some(number) => guest::serve_inherited(number),
+                    None => usage_error(&format!("hull-agent: {number:?} is no descriptor")),
+                },
+                _ => usage_error("hull-agent: guest takes one descriptor"),
+            },
             b"--version" | b"-V" => {
                 say(&format!("hull-agent {}\n", env!("CARGO_PKG_VERSION")));
                 ExitCode::SUCCESS

@@ -9,12 +9,14 @@
 //! Nothing here waits for long, makes threads of its own (but for the probe), or knows what runs
 //! inside a guest: that is between the caller and the far end of the machine's channel.
 
+mod initramfs;
 mod machine;
 mod probe;
 #[cfg(target_arch = "x86_64")]
 mod probe_guest;
 pub mod qemu;
 
+pub use initramfs::{Archive, initramfs};
 pub use machine::{
     Ability, BootError, Cell, CellFile, Disk, GivenBack, Guest, GuestEnd, GuestError, Hypervisor,
     Machine, Nic, Program, Running, Share, Size,

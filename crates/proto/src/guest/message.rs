@@ -194,15 +194,15 @@ pub struct Route {
     pub metric: Option<u32>,
 }
 
-/// Which streams a process gets. A terminal is asked for by its plan.
+/// Which streams a process gets. A terminal is asked for by its plan, and is connected always.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuestStdio {
     /// All of them are /dev/null.
     #[default]
     Null,
-    /// `Stdout` and `Stderr` of the session are its output (a terminal's is all `Stdout`);
-    /// standard input is /dev/null unless `stdin`. A terminal can always be written.
+    /// `Stdout` and `Stderr` of the session are its output (a terminal's is all `Stdout`, and there
+    /// is no `Stderr`); standard input is /dev/null unless `stdin` (of a terminal: is there always).
     Connected {
         /// With standard input.
         stdin: bool,

@@ -9,11 +9,11 @@ use rustix::io::Errno;
 use super::poller::{Poller, Watch};
 
 /// Clients are not read any more while so much waits for the process, bytes.
-const LIMIT: usize = 64 << 10;
+pub const LIMIT: usize = 64 << 10;
 
 /// The way to a process's standard input.
 #[derive(Debug)]
-pub(crate) struct Input {
+pub struct Input {
     pipe: Option<OwnedFd>,
     watch: Watch,
     waiting: VecDeque<u8>,
@@ -22,7 +22,7 @@ pub(crate) struct Input {
 
 impl Input {
     /// Takes our end; none is an input that swallows all.
-    pub(crate) fn new(pipe: Option<OwnedFd>, poller: &mut Poller) -> Self {
+    pub fn new(pipe: Option<OwnedFd>, poller: &mut Poller) -> Self {
         Self {
             pipe,
             watch: poller.watch(),
@@ -32,17 +32,25 @@ impl Input {
     }
 
     /// Number of its events.
-    pub(crate) fn token(&self) -> u64 {
+    #[must_use]
+    pub fn token(&self) -> u64 {
         self.watch.token()
     }
 
     /// How much can be taken now; what an input that is closed takes is swallowed.
-    pub(crate) fn room(&self) -> usize {
+    #[must_use]
+    pub fn room(&self) -> usize {
         LIMIT.saturating_sub(self.waiting.len())
     }
 
+    /// Whether nobody will read what is taken from now on.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.pipe.is_none() || self.closing
+    }
+
     /// Takes bytes for the process.
-    pub(crate) fn take(&mut self, bytes: &[u8]) {
+    pub fn take(&mut self, bytes: &[u8]) {
         if self.pipe.is_some() && !self.closing {
             self.waiting.extend(bytes);
             self.write();
@@ -50,12 +58,12 @@ impl Input {
     }
 
     /// Closes it once all that waits is written.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.closing = true;
     }
 
     /// Writes what waits.
-    pub(crate) fn write(&mut self) {
+    pub fn write(&mut self) {
         let Some(pipe) = &self.pipe else { return };
         while !self.waiting.is_empty() {
             match rustix::io::write(pipe, self.waiting.as_slices().0) {
@@ -75,7 +83,7 @@ impl Input {
     }
 
     /// Watches for room in the pipe while something waits, and closes it when it is time.
-    pub(crate) fn update_watch(&mut self, poller: &Poller) {
+    pub fn update_watch(&mut self, poller: &Poller) {
         let Some(pipe) = &self.pipe else { return };
         let wanted = if self.waiting.is_empty() {
             EventFlags::empty()
@@ -89,7 +97,7 @@ impl Input {
     }
 
     /// Closes it now.
-    pub(crate) fn close(&mut self, poller: &Poller) {
+    pub fn close(&mut self, poller: &Poller) {
         if let Some(pipe) = self.pipe.take() {
             let _ = self.watch.set(poller, &pipe, EventFlags::empty());
         }

@@ -15,8 +15,8 @@
 mod client;
 mod control;
 mod exit;
-mod input;
-mod poller;
+pub mod input;
+pub mod poller;
 mod queue;
 mod requests;
 mod session;

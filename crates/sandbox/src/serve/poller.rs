@@ -12,7 +12,7 @@ use rustix::io::Errno;
 const EVENTS: usize = 32;
 
 /// Waits for descriptors.
-pub(crate) struct Poller {
+pub struct Poller {
     epoll: OwnedFd,
     next: u64,
     events: Vec<Event>,
@@ -20,7 +20,10 @@ pub(crate) struct Poller {
 
 impl Poller {
     /// Makes one that watches nothing.
-    pub(crate) fn new() -> Result<Self, Errno> {
+    ///
+    /// # Errors
+    /// `EMFILE`.
+    pub fn new() -> Result<Self, Errno> {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             next: 0,
@@ -29,7 +32,7 @@ impl Poller {
     }
 
     /// A number that nothing else has, for something to watch.
-    pub(crate) fn watch(&mut self) -> Watch {
+    pub fn watch(&mut self) -> Watch {
         self.next += 1;
         Watch {
             token: self.next,
@@ -38,7 +41,10 @@ impl Poller {
     }
 
     /// Waits at most so long and returns what is ready.
-    pub(crate) fn wait(
+    ///
+    /// # Errors
+    /// If the kernel refuses to wait.
+    pub fn wait(
         &mut self,
         limit: Option<Duration>,
     ) -> Result<Vec<(u64, EventFlags)>, Errno> {
@@ -69,19 +75,23 @@ impl Poller {
 /// What is watched of one descriptor. With no flags it is taken out altogether, because the
 /// kernel reports a hang-up even to those who asked for nothing.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     token: u64,
     current: EventFlags,
 }
 
 impl Watch {
     /// The number that events carry.
-    pub(crate) fn token(&self) -> u64 {
+    #[must_use]
+    pub fn token(&self) -> u64 {
         self.token
     }
 
     /// Watches for these flags from now on.
-    pub(crate) fn set(
+    ///
+    /// # Errors
+    /// `EPERM` for what cannot be watched, `ENOSPC`.
+    pub fn set(
         &mut self,
         poller: &Poller,
         fd: impl AsFd,
