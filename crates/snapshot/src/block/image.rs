@@ -136,7 +136,7 @@ impl Overlay {
         make_dir(&slot, 0o700)?;
         let mut command = MKFS_EROFS.command()?;
         command
-            .arg("--quiet")
+            .args(["--quiet", "--preserve-mtime"])
             // The same image has the same name of its own everywhere.
             .args(["-U", &uuid_of(key)])
             .arg(to)
