@@ -477,13 +477,17 @@ impl Server {
         Ok(())
     }
 
-    /// Kills the container and waits for it, for a while.
+    /// Kills the container, waits for its end, for a while, and removes its group.
     pub(super) fn kill_all(&mut self) {
-        if self.container.kill_all().is_err() {
-            // There is none, or it is in a way of which the kernel alone knows.
-            return;
-        }
+        // Who is frozen could not end.
         let _ = self.container.resume();
+        if self.container.kill_all().is_ok() {
+            self.await_children();
+            let _ = self.container.delete();
+        }
+    }
+
+    fn await_children(&self) {
         let until = Instant::now() + END_LIMIT;
         loop {
             match pidfd::wait_any() {
