@@ -325,6 +325,7 @@ pub fn root_files(agent: &Path) -> [(PathBuf, &'static str); 2] {
     ]
 }
 
-pub const APPLETS: [&str; 12] = [
+pub const APPLETS: [&str; 15] = [
     "sh", "cat", "echo", "sleep", "stty", "dd", "wc", "hostname", "mount", "ps", "id", "true",
+    "date", "ls", "touch",
 ];
