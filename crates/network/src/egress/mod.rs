@@ -1,0 +1,357 @@
+//! Where containers may connect to, enforced on the host: what a container does to its own
+//! interfaces, addresses and rules changes nothing.
+//!
+//! Two tables of one name, of the families bridge and inet, exist while a container has a policy:
+//!
+//! ```text
+//! bridge  guard   by the interface a frame came from ──▶ chain of that interface
+//! inet    egress  by the source address               ──▶ chain of that container
+//! ```
+//!
+//! Other containers' packets pass one look-up in each. Addresses that the name server has told a
+//! container of are elements with a time, in a set for each rule that allows a name.
+
+mod gate;
+mod rules;
+mod wire;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hull_model::egress::EgressPolicy;
+
+use crate::conntrack;
+use crate::netlink::{self, Attributes, Batch, Family, NetlinkError, Socket};
+use crate::nft;
+use crate::types::MacAddress;
+
+pub(crate) use gate::Gate;
+pub use gate::Gates;
+use gate::Kernel;
+use wire::{BRIDGE, Changes, Field, INET, IPV4, IPV6, Key, Op, Step, interface, octets};
+
+const GUARDS: &str = "guards";
+const SOURCES: [(u8, &str, Key); 2] =
+    [(IPV4, "sources4", Key::Ipv4), (IPV6, "sources6", Key::Ipv6)];
+/// Before everything that looks at bridged frames, the host's own rules for them included.
+const FIRST: i32 = -300;
+/// After flows are found (-200), before destinations are rewritten (-100): what is judged is what
+/// the container asked for.
+const MANGLE: i32 = -150;
+
+/// An address of a container on a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// The address.
+    pub address: IpAddr,
+    /// Length of the network's prefix.
+    pub prefix: u8,
+    /// The host's address there.
+    pub gateway: IpAddr,
+    /// Our name server answers at that address.
+    pub named: bool,
+}
+
+/// An end of a container's on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// The host's end of the veth pair.
+    pub veth: String,
+    /// The container's MAC address.
+    pub mac: MacAddress,
+    /// The bridge's; see [`bridge_address`].
+    pub bridge_mac: MacAddress,
+    /// Its addresses; other families do not pass.
+    pub reach: Vec<Reach>,
+}
+
+/// A container with a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    /// Its id.
+    pub id: String,
+    /// Its policy.
+    pub policy: EgressPolicy,
+    /// Where it is connected.
+    pub sides: Vec<Side>,
+}
+
+impl Guarded {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let reach = self.sides.iter().flat_map(|side| &side.reach);
+        reach.map(|reach| reach.address)
+    }
+
+    fn guard_chain(&self, index: usize) -> String {
+        format!("g{index}-{}", self.id)
+    }
+
+    fn policy_chain(&self) -> String {
+        format!("c-{}", self.id)
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    what: Guarded,
+    gate: Arc<Gate>,
+}
+
+/// The policies of a daemon's containers.
+#[derive(Debug)]
+pub struct Egress {
+    kernel: Arc<Kernel>,
+    gates: Gates,
+    held: Mutex<HashMap<String, Held>>,
+}
+
+impl Egress {
+    /// Takes over what is there: afterwards the tables say what `live` says, all at once, and what
+    /// its containers have learnt is kept.
+    ///
+    /// # Errors
+    /// There is no netfilter socket to be had.
+    pub fn open(table: &str, gates: Gates) -> Result<Self, NetlinkError> {
+        Ok(Self {
+            kernel: Arc::new(Kernel {
+                table: table.to_owned(),
+                socket: Mutex::new(nft::open()?),
+            }),
+            gates,
+            held: Mutex::default(),
+        })
+    }
+
+    /// Takes over what an earlier daemon left: afterwards the tables say what `live` says, with
+    /// what its containers have learnt meanwhile.
+    ///
+    /// # Errors
+    /// The kernel refuses: then the tables are as they were.
+    pub fn take_over(&self, live: Vec<Guarded>) -> Result<(), NetlinkError> {
+        let mut held = self.held();
+        for what in live {
+            let gate = self.gate(&what);
+            gate.take_over()?;
+            self.gates.set(what.addresses(), &gate);
+            held.insert(what.id.clone(), Held { what, gate });
+        }
+        self.rewrite(&held)
+    }
+
+    /// Sets a container's policy, in place of what it had. When it returns the kernel obeys it.
+    ///
+    /// # Errors
+    /// The kernel refuses; then what it had holds on.
+    pub fn set(&self, what: Guarded) -> Result<(), NetlinkError> {
+        let mut held = self.held();
+        let gate = self.gate(&what);
+        let old = held.get(&what.id);
+        if let Some(old) = old {
+            gate.inherit(&old.gate);
+        }
+        let mut changes = Changes::new(&self.kernel.table);
+        if held.is_empty() {
+            begin(&mut changes);
+        }
+        if let Some(old) = old {
+            take_out(&mut changes, &old.what);
+        }
+        put_in(&mut changes, &what, &gate);
+        let outcome = changes.commit(&mut self.kernel.socket());
+        // Flows that its address has had before are not excepted.
+        let addresses: Vec<IpAddr> = what.addresses().collect();
+        let id = what.id.clone();
+        let new = Held { what, gate };
+        match outcome {
+            Ok(()) => {
+                self.gates.set(new.what.addresses(), &new.gate);
+                held.insert(id, new);
+            }
+            // Somebody has flushed all tables.
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                let old = held.insert(id.clone(), new);
+                if let Err(error) = self.rewrite(&held) {
+                    match old {
+                        Some(old) => held.insert(id, old),
+                        None => held.remove(&id),
+                    };
+                    return Err(error);
+                }
+                if let Some(new) = held.get(&id) {
+                    self.gates.set(new.what.addresses(), &new.gate);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        conntrack::forget_all_of(&addresses).map(drop)
+    }
+
+    /// Forgets a container; that it has no policy is no error.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove(&self, id: &str) -> Result<(), NetlinkError> {
+        let mut held = self.held();
+        let Some(old) = held.remove(id) else {
+            return Ok(());
+        };
+        self.gates.remove(id);
+        let mut changes = Changes::new(&self.kernel.table);
+        if held.is_empty() {
+            for family in [BRIDGE, INET] {
+                changes.delete_table(family);
+            }
+        } else {
+            take_out(&mut changes, &old.what);
+        }
+        let outcome = changes.commit(&mut self.kernel.socket());
+        match outcome {
+            Err(error) if error.errno() == Some(libc::ENOENT) => self.rewrite(&held),
+            outcome => outcome,
+        }
+    }
+
+    /// Writes the tables anew, as after somebody has flushed them.
+    ///
+    /// # Errors
+    /// The kernel refuses: then the tables are as they were.
+    pub fn repair(&self) -> Result<(), NetlinkError> {
+        self.rewrite(&self.held())
+    }
+
+    /// How many containers have a policy.
+    pub fn guarded(&self) -> usize {
+        self.held().len()
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gate(&self, what: &Guarded) -> Arc<Gate> {
+        let reach = what.sides.iter().flat_map(|side| &side.reach);
+        let gateways = reach.map(|reach| reach.gateway).collect();
+        let kernel = Arc::clone(&self.kernel);
+        Arc::new(Gate::new(&what.id, &what.policy, gateways, kernel))
+    }
+
+    fn rewrite(&self, held: &HashMap<String, Held>) -> Result<(), NetlinkError> {
+        let mut changes = Changes::new(&self.kernel.table);
+        for family in [BRIDGE, INET] {
+            // Made first, so that it is there to be deleted.
+            changes.ensure_table(family);
+            changes.delete_table(family);
+        }
+        if !held.is_empty() {
+            begin(&mut changes);
+            for one in held.values() {
+                put_in(&mut changes, &one.what, &one.gate);
+            }
+        }
+        changes.commit(&mut self.kernel.socket())
+    }
+}
+
+/// What is there for all.
+fn begin(changes: &mut Changes<'_>) {
+    changes.ensure_table(BRIDGE);
+    changes.map(BRIDGE, GUARDS, Key::Interface);
+    changes.base(BRIDGE, "guard", FIRST);
+    let by_input = [Step::Load(Field::Input), Step::Follow(GUARDS.to_owned())];
+    changes.rule(BRIDGE, "guard", &by_input);
+    changes.ensure_table(INET);
+    changes.base(INET, "egress", MANGLE);
+    for (family, map, key) in SOURCES {
+        changes.map(INET, map, key);
+        let source = match key {
+            Key::Ipv6 => Field::Network(8, 16),
+            Key::Ipv4 | Key::Interface => Field::Network(12, 4),
+        };
+        let steps = [
+            Step::Load(Field::Family),
+            Step::Compare(Op::Equal, vec![family]),
+            Step::Load(source),
+            Step::Follow(map.to_owned()),
+        ];
+        changes.rule(INET, "egress", &steps);
+    }
+}
+
+fn sources(address: IpAddr) -> &'static str {
+    let [(_, four, _), (_, six, _)] = SOURCES;
+    if address.is_ipv4() { four } else { six }
+}
+
+fn put_in(changes: &mut Changes<'_>, what: &Guarded, gate: &Gate) {
+    for (index, rule) in what.policy.allow.iter().enumerate() {
+        if rule.name().is_some() {
+            let sets = rules::set_names(&what.id, index);
+            for (set, key) in sets.iter().zip([Key::Ipv4, Key::Ipv6]) {
+                changes.set(INET, set, key);
+            }
+        }
+    }
+    for (set, addresses) in gate.learnt() {
+        changes.add(&set, &addresses);
+    }
+    let chain = what.policy_chain();
+    changes.chain(INET, &chain);
+    for rule in rules::policy(&what.id, &what.policy, &what.sides) {
+        changes.rule(INET, &chain, &rule);
+    }
+    for address in what.addresses() {
+        changes.lead(INET, sources(address), &octets(address), &chain);
+    }
+    for (index, side) in what.sides.iter().enumerate() {
+        let chain = what.guard_chain(index);
+        changes.chain(BRIDGE, &chain);
+        for rule in rules::guard(&what.policy, side) {
+            changes.rule(BRIDGE, &chain, &rule);
+        }
+        changes.lead(BRIDGE, GUARDS, &interface(&side.veth), &chain);
+    }
+}
+
+fn take_out(changes: &mut Changes<'_>, what: &Guarded) {
+    for (index, side) in what.sides.iter().enumerate() {
+        changes.delete_keys(BRIDGE, GUARDS, &[interface(&side.veth)]);
+        changes.delete_chain(BRIDGE, &what.guard_chain(index));
+    }
+    for address in what.addresses() {
+        changes.delete_keys(INET, sources(address), &[octets(address)]);
+    }
+    changes.delete_chain(INET, &what.policy_chain());
+    for (index, rule) in what.policy.allow.iter().enumerate() {
+        if rule.name().is_some() {
+            for set in rules::set_names(&what.id, index) {
+                changes.delete_set(INET, &set);
+            }
+        }
+    }
+}
+
+/// The MAC address of a bridge; `None` if there is no interface of that name.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn bridge_address(bridge: &str) -> Result<Option<MacAddress>, NetlinkError> {
+    const GET_LINK: u16 = 18;
+    const HEADER: usize = 16;
+    const ADDRESS: u16 = 1;
+    const NAME: u16 = 3;
+    let mut batch = Batch::new();
+    batch.request(GET_LINK, 0, &[0; HEADER]).text(NAME, bridge);
+    let mut found = None;
+    let mut socket = Socket::open(Family::Route)?;
+    let outcome = socket.query(&mut batch, false, |message: netlink::Message<'_>| {
+        let bytes = Attributes::after(message.body, HEADER).find(ADDRESS);
+        found = bytes
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(MacAddress);
+    });
+    match outcome {
+        Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+        outcome => outcome.map(|()| found),
+    }
+}
