@@ -7,6 +7,7 @@ pub mod liar;
 pub mod net;
 pub mod odd;
 pub mod rawtar;
+pub mod outside;
 pub mod registry;
 pub mod tree;
 pub mod watched;

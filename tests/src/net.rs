@@ -3,7 +3,7 @@
 
 use std::io::Read;
 use std::net::TcpStream;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use hull_testkit::{Daemon, Output, wait_until};
@@ -75,6 +75,12 @@ impl World {
     }
 }
 
+impl From<Daemon> for World {
+    fn from(daemon: Daemon) -> Self {
+        Self(daemon)
+    }
+}
+
 impl Default for World {
     fn default() -> Self {
         Self::new()
@@ -86,6 +92,12 @@ impl Deref for World {
 
     fn deref(&self) -> &Daemon {
         &self.0
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Daemon {
+        &mut self.0
     }
 }
 

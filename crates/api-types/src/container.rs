@@ -1,7 +1,7 @@
 //! Containers: configuration, requests and replies that are not the long inspect.
 use std::collections::BTreeMap;
 
-use crate::host_config::{HostConfig, Resources, RestartPolicy};
+use crate::host_config::{Egress, HostConfig, PortMap, Resources, RestartPolicy};
 use crate::inspect::MountPoint;
 use crate::network::{EndpointSettings, NetworkingConfig};
 use crate::{Empty, StrSlice};
@@ -163,6 +163,12 @@ wire! {
     pub struct UpdateRequest {
         flatten resources: Resources,
         restart_policy: RestartPolicy,
+        /// Hull's own: ports to publish, as at creation.
+        publish_add!: PortMap,
+        /// Hull's own: ports to publish no more; an empty host address or port is any.
+        publish_rm!: PortMap,
+        /// Hull's own: where it may connect to, in place of what was said before.
+        egress?: Egress,
     }
 }
 

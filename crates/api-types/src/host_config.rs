@@ -261,5 +261,20 @@ wire! {
         /// `None` is the default list.
         readonly_paths: Option<Vec<String>>,
         init?: bool,
+        /// Hull's own: where the container may connect to.
+        egress?: Egress,
+    }
+}
+
+wire! {
+    /// Hull's own: where a container may connect to beyond its networks.
+    #[derive(Eq)]
+    pub struct Egress {
+        /// What becomes of what no rule is about: `deny` or `allow`; one list alone says it too.
+        default: String,
+        /// `TARGET[:PORTS][/PROTOCOL]`, TARGET an address, a subnet, a name, `*.NAME` or `*`.
+        allow!: Vec<String>,
+        /// The same.
+        deny!: Vec<String>,
     }
 }

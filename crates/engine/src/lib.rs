@@ -7,6 +7,7 @@ pub mod events;
 pub mod filters;
 pub mod images;
 mod janitor;
+pub mod kernels;
 pub mod networks;
 mod random;
 mod reconcile;
@@ -42,6 +43,7 @@ pub use containers::observe::{NetCounters, StatsReading, Top};
 pub use containers::remove::{PruneReport, RemoveOptions};
 pub use events::Event;
 pub use filters::Filters;
+pub use networks::PortChange;
 pub use hull_registry::Credentials;
 pub use hull_state::ContainerRecord;
 pub use hull_state::{ContainerState, Endpoint, Health, Join, MountPoint, NetworkRecord, Place};
@@ -79,6 +81,8 @@ pub struct Engine {
     pub(crate) network: Result<Network, String>,
     /// The networks that users made.
     pub(crate) own_networks: Networks,
+    /// Where containers may connect to.
+    pub(crate) egress: networks::egress::Policies,
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
@@ -144,6 +148,7 @@ impl Engine {
             containers: Registry::default(),
             execs: Execs::default(),
             network,
+            egress: networks::egress::Policies::open(&settings, own_networks.names.gates()),
             own_networks,
             isolated: IsolatedPool::start(settings.pool_size.min(ISOLATED))
                 .map_err(|e| Error::internal("cannot start a thread", e))?,
@@ -158,6 +163,7 @@ impl Engine {
             stopping: AtomicBool::new(false),
             settings,
         });
+        engine.take_over_egress(&found).await;
         engine.adopt(found).await;
         engine.start_gc(all_known);
         Ok(engine)

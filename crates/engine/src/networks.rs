@@ -1,9 +1,16 @@
 //! The networks there are: the default bridge, none and host, and those that users made.
 
+pub(crate) mod egress;
+mod direct;
 mod join;
+mod links;
 mod make;
 pub(crate) mod names;
 mod own;
+mod publish;
+pub(crate) mod six;
+mod told;
+mod usual6;
 
 use std::sync::Arc;
 
@@ -16,7 +23,10 @@ use crate::reconcile::Found;
 use crate::settings::Settings;
 use crate::{Engine, containers};
 
+pub use publish::PortChange;
 pub use make::{Created, NewNetwork};
+pub use six::{NewRange6, gateway6, is_number};
+pub use usual6::Ipv6Networks;
 pub(crate) use own::{Networks, Opened};
 
 /// A network as it is listed.
@@ -95,6 +105,7 @@ fn live(found: &[Found], network: &str, default: bool) -> Vec<LiveEndpoint> {
             .chain(places.map(|place| &place.endpoint))
             .map(|e| LiveEndpoint {
                 address: e.address,
+                address6: e.v6.as_ref().map(|v6| v6.address),
                 host_veth: e.veth.clone(),
                 ports: e.ports.clone(),
             })
@@ -179,7 +190,7 @@ impl Engine {
             let id = own.record.id.clone();
             list.push(NetworkDescription {
                 name: own.record.name.clone(),
-                driver: "bridge",
+                driver: own.driver(),
                 bridge: own.network.as_ref().ok().map(Network::info),
                 own: Some(own.record.clone()),
                 containers: inside(&id, ""),

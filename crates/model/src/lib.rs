@@ -3,6 +3,7 @@
 
 pub mod amount;
 pub mod digest;
+pub mod egress;
 pub mod error;
 pub mod image;
 pub mod json;

@@ -2,10 +2,11 @@
 //! from which every later start is planned.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::EgressPolicy;
 use crate::image::HealthConfig;
 use crate::resources::{Resources, Ulimit};
 
@@ -125,8 +126,35 @@ pub struct ContainerSpec {
     pub ip: Option<Ipv4Addr>,
     /// MAC address asked for.
     pub mac: String,
+    /// Other containers under names of its own.
+    pub links: Vec<Link>,
+    /// Containers whose mounts it takes over, as `NAME[:ro]`.
+    pub volumes_from: Vec<String>,
+    /// Where it may connect to; `None` is everywhere.
+    pub egress: Option<EgressPolicy>,
     /// Wall clock of the create request, µs since 1970, handed to hull/hello.
     pub requested_at_us: u64,
+}
+
+impl ContainerSpec {
+    /// The ports it exposes, those of ranges that it publishes included.
+    pub fn exposed(&self) -> impl Iterator<Item = Port> {
+        let ranges = self.published.iter().filter(|wish| wish.more > 0);
+        let own = self.exposed_ports.iter().copied();
+        own.chain(ranges.flat_map(|wish| wish.container_ports()))
+    }
+}
+
+/// Another container under a name of one's own, `--link NAME:ALIAS`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Link {
+    /// The other as the user called it.
+    pub name: String,
+    /// Its id, where it had to exist already.
+    pub id: String,
+    /// What it is called here.
+    pub alias: String,
 }
 
 /// Streams attached at creation.
@@ -235,15 +263,25 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl Protocol {
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
+            Self::Sctp => "sctp",
         }
+    }
+
+    /// The protocol with this name, in capitals or not.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let known = [Self::Tcp, Self::Udp, Self::Sctp].into_iter();
+        let mut fitting = known.filter(|known| name.eq_ignore_ascii_case(known.as_str()));
+        fitting.next()
     }
 }
 
@@ -258,26 +296,84 @@ pub struct Port {
 
 /// A wish to publish one container port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PublishSpec {
+pub struct PublishSpec<A = Ipv4Addr> {
     /// Port inside.
     pub container: Port,
-    /// Host address; unspecified (0.0.0.0) is every address.
-    pub host_ip: Ipv4Addr,
+    /// Host address; unspecified (0.0.0.0 or ::) is every address.
+    pub host_ip: A,
     /// Lowest host port; zero takes a random one.
     pub host_port: u16,
     /// Highest host port: any free one between both; equal to `host_port` for a single one.
     pub host_port_end: u16,
+    /// So many more ports follow on both sides, each one up: a range is one wish.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u16,
+}
+
+impl<A: Copy> PublishSpec<A> {
+    /// Whether it publishes this port of the container.
+    pub fn covers(&self, port: Port) -> bool {
+        let offset = port.number.checked_sub(self.container.number);
+        port.protocol == self.container.protocol && offset.is_some_and(|o| o <= self.more)
+    }
+
+    /// The ports of the container, each by itself.
+    pub fn container_ports(self) -> impl Iterator<Item = Port> {
+        (0..=self.more).map(move |offset| Port {
+            number: self.container.number.saturating_add(offset),
+            ..self.container
+        })
+    }
+}
+
+fn is_zero(number: &u16) -> bool {
+    *number == 0
 }
 
 /// A port as it is published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct PublishedPort {
+pub struct PublishedPort<A = Ipv4Addr> {
     /// Port inside.
     pub container: Port,
     /// Host address; unspecified is every address.
-    pub host_ip: Ipv4Addr,
+    pub host_ip: A,
     /// Host port.
     pub host_port: u16,
+    /// So many more ports follow on both sides, each one up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u16,
+}
+
+/// As [`PublishSpec`], on an IPv6 address of the host.
+pub type PublishSpec6 = PublishSpec<Ipv6Addr>;
+
+/// As [`PublishedPort`], on an IPv6 address of the host.
+pub type PublishedPort6 = PublishedPort<Ipv6Addr>;
+
+impl<A: Copy> PublishedPort<A> {
+    /// The last host port.
+    pub fn host_port_end(&self) -> u16 {
+        self.host_port.saturating_add(self.more)
+    }
+
+    /// Whether it publishes this port of the container.
+    pub fn leads_to(&self, port: Port) -> bool {
+        let offset = port.number.checked_sub(self.container.number);
+        port.protocol == self.container.protocol && offset.is_some_and(|o| o <= self.more)
+    }
+
+    /// Each port by itself.
+    pub fn each(self) -> impl Iterator<Item = Self> {
+        (0..=self.more).map(move |offset| Self {
+            container: Port {
+                number: self.container.number.saturating_add(offset),
+                ..self.container
+            },
+            host_port: self.host_port.saturating_add(offset),
+            more: 0,
+            ..self
+        })
+    }
 }
 
 /// Which network it joins.

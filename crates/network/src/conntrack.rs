@@ -4,7 +4,8 @@
 //! sending would for ever reach the old container's address, which may be another's by then, or,
 //! if it began before the port was published, the host itself.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
 use crate::netlink::{
     self, Attributes, Batch, MAX_ACKNOWLEDGED, Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError,
@@ -14,22 +15,26 @@ use crate::nft;
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_GET: u16 = 1;
 const IPCTNL_MSG_CT_DELETE: u16 = 2;
-const AF_INET: u8 = 2;
+pub(crate) const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const UDP: u8 = 17;
 
-const CTA_TUPLE_ORIG: u16 = 1;
-const CTA_TUPLE_REPLY: u16 = 2;
+pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
+pub(crate) const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-const NFGENMSG_LEN: usize = 4;
-const HEADER: [u8; NFGENMSG_LEN] = [AF_INET, 0, 0, 0];
+pub(crate) const NFGENMSG_LEN: usize = 4;
 const NESTED: u16 = 0x8000;
+
+/// Ports of an address of the host.
+pub(crate) type HostPorts = (Ipv4Addr, RangeInclusive<u16>);
 
 /// Which flows: all that are listed, because looking for one costs as much as looking for many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub(crate) struct Flows {
     /// Containers that answer UDP flows.
     pub(crate) answered_by: Vec<Ipv4Addr>,
     /// The host's own addresses with ports, to which UDP flows go that lead nowhere else.
-    pub(crate) to_host: Vec<(Ipv4Addr, u16)>,
+    pub(crate) to_host: Vec<HostPorts>,
 }
 
 /// One direction of a flow.
@@ -52,10 +57,12 @@ struct Tuple {
 impl Flows {
     fn include(&self, original: Tuple, reply: Tuple) -> bool {
         let unchanged = reply.source == original.destination;
-        let target = (original.destination, original.destination_port);
+        let target = |(address, span): &HostPorts| {
+            *address == original.destination && span.contains(&original.destination_port)
+        };
         original.protocol == UDP
             && (self.answered_by.contains(&reply.source)
-                || unchanged && self.to_host.contains(&target))
+                || unchanged && self.to_host.iter().any(target))
     }
 }
 
@@ -64,19 +71,33 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
     if *flows == Flows::default() {
         return Ok(0);
     }
-    let found = dump(flows)?;
+    delete(&dump(AF_INET, |message| read_flow(message, flows))?)
+}
+
+/// Deletes every flow that one of these began or answers.
+pub(crate) fn forget_all_of(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
+    let mut found = Vec::new();
+    for (family, six) in [(AF_INET, false), (AF_INET6, true)] {
+        if addresses.iter().any(|address| address.is_ipv6() == six) {
+            found.extend(dump(family, |message| read_flow_of(message, addresses))?);
+        }
+    }
+    delete(&found)
+}
+
+pub(crate) fn delete(found: &[Handle]) -> Result<usize, NetlinkError> {
     let mut socket = nft::open()?;
     for part in found.chunks(MAX_ACKNOWLEDGED) {
         let mut batch = Batch::new();
-        for (tuple, id) in part {
+        for flow in part {
             batch
                 .request(
                     NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE,
                     NLM_F_ACK,
-                    &HEADER,
+                    &[flow.family, 0, 0, 0],
                 )
-                .attr(CTA_TUPLE_ORIG | NESTED, tuple);
-            if let Some(id) = id {
+                .attr(CTA_TUPLE_ORIG | NESTED, &flow.tuple);
+            if let Some(id) = &flow.id {
                 batch.attr(CTA_ID, id);
             }
         }
@@ -91,20 +112,25 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
     Ok(found.len())
 }
 
-/// The original tuple and the id of a flow, as the kernel wrote them.
-type Handle = (Vec<u8>, Option<Vec<u8>>);
+/// What tells a flow apart: its original tuple and its id, as the kernel wrote them.
+pub(crate) struct Handle {
+    pub(crate) family: u8,
+    pub(crate) tuple: Vec<u8>,
+    pub(crate) id: Option<Vec<u8>>,
+}
 
-fn dump(flows: &Flows) -> Result<Vec<Handle>, NetlinkError> {
+pub(crate) fn dump(
+    family: u8,
+    choose: impl Fn(Message<'_>) -> Option<Handle>,
+) -> Result<Vec<Handle>, NetlinkError> {
     let mut batch = Batch::new();
     batch.request(
         NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET,
         NLM_F_DUMP,
-        &HEADER,
+        &[family, 0, 0, 0],
     );
     let mut found = Vec::new();
-    nft::open()?.query(&mut batch, true, |message| {
-        found.extend(read_flow(message, flows));
-    })?;
+    nft::open()?.query(&mut batch, true, |message| found.extend(choose(message)))?;
     Ok(found)
 }
 
@@ -116,7 +142,34 @@ fn read_flow(message: Message<'_>, flows: &Flows) -> Option<Handle> {
         return None;
     }
     let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);
-    Some((original.to_vec(), id))
+    Some(Handle {
+        family: AF_INET,
+        tuple: original.to_vec(),
+        id,
+    })
+}
+
+fn read_flow_of(message: Message<'_>, addresses: &[IpAddr]) -> Option<Handle> {
+    let attributes = Attributes::after(message.body, NFGENMSG_LEN);
+    let original = attributes.find(CTA_TUPLE_ORIG)?;
+    let source = |tuple: &[u8]| -> Option<IpAddr> {
+        let ip = Attributes::new(Attributes::new(tuple).find(CTA_TUPLE_IP)?);
+        if let Some(four) = ip.find(CTA_IP_V4_SRC) {
+            return netlink::ipv4(four).map(IpAddr::V4);
+        }
+        let six: [u8; 16] = ip.find(CTA_IP_V6_SRC)?.try_into().ok()?;
+        Some(IpAddr::from(six))
+    };
+    let ends = [source(original), source(attributes.find(CTA_TUPLE_REPLY)?)];
+    if !ends.iter().flatten().any(|end| addresses.contains(end)) {
+        return None;
+    }
+    let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);
+    Some(Handle {
+        family: *message.body.first()?,
+        tuple: original.to_vec(),
+        id,
+    })
 }
 
 fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
@@ -151,7 +204,7 @@ mod tests {
         };
         let flows = Flows {
             answered_by: Vec::new(),
-            to_host: vec![(host, 53)],
+            to_host: vec![(host, 50..=53)],
         };
         let to_host = tuple(client, host, UDP, 53);
         assert!(flows.include(to_host, tuple(host, client, UDP, 4000)));

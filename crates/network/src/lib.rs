@@ -7,15 +7,23 @@
 //! bear the network's name; the table of nf_tables is one for all networks ([`Firewall`]).
 
 mod addr;
+mod addr6;
 mod config;
+mod config6;
+mod check;
 mod conntrack;
 mod core;
+mod cut;
+mod direct;
 pub mod dns;
+pub mod egress;
 mod elements;
 mod endpoint;
 pub mod files;
+mod fault;
 mod firewall;
 mod host;
+mod host6;
 mod isolated;
 mod isolated_pool;
 pub mod netlink;
@@ -24,25 +32,45 @@ mod nft;
 mod open;
 mod plug;
 pub mod pool;
+mod port_ranges;
 mod ports;
+mod republish;
 mod route;
 mod rule;
+mod six;
+mod sockets;
 mod survey;
+mod sysctl;
 mod table;
+mod table_read;
 mod turn;
 mod types;
+mod watch;
+mod types6;
 
 pub use addr::AddressError;
+pub use addr6::Address6Error;
+pub use check::Mended;
 pub use config::{
     AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, Policy, PublishError,
 };
+pub use direct::{
+    DirectConfig, DirectError, DirectNetwork, DirectPlace, IpvlanFlag, IpvlanMode, MacvlanMode,
+    Upper, Wire, remove_parent,
+};
+pub use config6::{Config6, Info6, Place6};
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
+pub use fault::{Fault, Part as FaultyPart};
 pub use firewall::Firewall;
+pub use watch::{Notice, Watch};
 pub use isolated::isolated;
 pub use isolated_pool::IsolatedPool;
 pub use netlink::NetlinkError;
 pub use network::Network;
 pub use plug::{Plug, Plugged, lead_out};
 pub use ports::PortError;
+pub use six::{free_subnet6, host_has_ipv6, lead_out6, overlap6};
 pub use survey::{free_subnet, interface_exists, overlap, remove_table, sweep_bridges};
+pub use sysctl::{InterfaceSysctl, SysctlError, interface_sysctls, set_interface_sysctls};
 pub use types::{InvalidMac, InvalidSubnet, MacAddress, Subnet};
+pub use types6::{InvalidSubnet6, Subnet6};

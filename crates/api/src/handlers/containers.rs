@@ -12,7 +12,7 @@ use super::Eng;
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
-use crate::translate::{create, limits};
+use crate::translate::{create, egress, limits, ports};
 
 /// `POST /containers/create`
 pub(crate) async fn create(
@@ -127,7 +127,12 @@ pub(crate) async fn update(
         "" => None,
         _ => Some(create::restart_policy(&wire.restart_policy)?),
     };
-    let warnings = engine.update(&name, resources, policy).await?;
+    let ports = ports::change(&wire.publish_add, &wire.publish_rm)?;
+    let egress = wire.egress.as_ref().map(egress::policy).transpose()?;
+    let warnings = engine.update(&name, resources, policy, ports).await?;
+    if let Some(policy) = egress {
+        engine.update_egress(&name, policy).await?;
+    }
     body::reply(&UpdateResponse { warnings })
 }
 

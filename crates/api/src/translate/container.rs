@@ -14,7 +14,7 @@ use hull_api_types::network::{EndpointIpamConfig, EndpointSettings};
 use hull_model::spec::{self, ContainerSpec, Isolation, LogDriver, NamespaceMode, NetworkMode};
 use hull_state::{ContainerRecord, ContainerState as State, Endpoint, Join};
 
-use super::{config, limits, mounts, ports, time};
+use super::{config, egress, limits, links, mounts, ports, six, time};
 
 /// What Docker's clients know a store of layers on overlayfs by.
 pub(crate) const DRIVER: &str = "overlay2";
@@ -56,6 +56,7 @@ pub(crate) fn inspect(record: &ContainerRecord, around: Around) -> ContainerInsp
     let path = line.next().unwrap_or_default();
     let mut volumes = BTreeMap::new();
     let mut host = host_config(spec);
+    host.links = links::shown(record);
     mounts::to_wire(&spec.mounts, &mut host, &mut volumes);
     let file = |name: &str| text(&around.files.join(name));
     ContainerInspect {
@@ -144,11 +145,7 @@ fn container_config(record: &ContainerRecord, volumes: BTreeMap<String, Empty>) 
         attach_stdin: spec.attach.stdin,
         attach_stdout: spec.attach.stdout,
         attach_stderr: spec.attach.stderr,
-        exposed_ports: spec
-            .exposed_ports
-            .iter()
-            .map(|p| (ports::key(*p), Empty {}))
-            .collect(),
+        exposed_ports: ports::all_exposed(spec),
         tty: spec.tty,
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
@@ -206,6 +203,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         dns_search: spec.dns_search.clone(),
         extra_hosts: some(&spec.extra_hosts),
         group_add: some(&spec.group_add),
+        volumes_from: some(&spec.volumes_from),
         ipc_mode: namespace(&spec.ipc_mode, "private"),
         oom_score_adj: spec.oom_score_adj.map_or(0, i64::from),
         pid_mode: namespace(&spec.pid_mode, ""),
@@ -224,6 +222,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         },
         resources,
         init: spec.init.then_some(true),
+        egress: spec.egress.as_ref().map(egress::shown),
         ..HostConfig::default()
     }
 }
@@ -286,14 +285,19 @@ fn joined(record: &ContainerRecord, join: &Join) -> EndpointSettings {
     names.push(short);
     let mut settings = EndpointSettings {
         network_id: join.network.clone(),
-        ipam_config: join.address.map(|ip| EndpointIpamConfig {
-            ipv4_address: ip.to_string(),
-            ..EndpointIpamConfig::default()
+        ipam_config: (join.address.is_some() || join.address6.is_some()).then(|| {
+            let text = |ip: Option<std::net::IpAddr>| ip.map(|ip| ip.to_string());
+            EndpointIpamConfig {
+                ipv4_address: text(join.address.map(Into::into)).unwrap_or_default(),
+                ipv6_address: text(join.address6.map(Into::into)).unwrap_or_default(),
+                ..EndpointIpamConfig::default()
+            }
         }),
         aliases: some(&join.aliases),
         mac_address: join.mac.clone(),
         driver_opts: (!join.options.is_empty()).then(|| join.options.clone()),
         gw_priority: join.gw_priority,
+        links: links::on_network(&join.links),
         dns_names: Some(names),
         ..EndpointSettings::default()
     };
@@ -305,10 +309,11 @@ fn joined(record: &ContainerRecord, join: &Join) -> EndpointSettings {
 
 fn place(settings: &mut EndpointSettings, id: &str, endpoint: &Endpoint) {
     settings.endpoint_id = id.to_owned();
-    settings.gateway = endpoint.gateway.to_string();
-    settings.ip_address = endpoint.address.to_string();
-    settings.ip_prefix_len = i64::from(endpoint.prefix);
+    settings.gateway = six::shown(endpoint.gateway);
+    settings.ip_address = six::shown(endpoint.address);
+    settings.ip_prefix_len = six::prefix(endpoint);
     settings.mac_address = endpoint.mac.clone();
+    six::place(settings, endpoint);
 }
 
 fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSettings {
@@ -323,7 +328,7 @@ fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSett
         return settings;
     }
     settings.sandbox_id = record.id.clone();
-    settings.ports = ports::actual(&record.spec.exposed_ports, record.published());
+    settings.ports = ports::actual(record.spec.exposed(), record.published());
     // Docker's clients of old look here for the place on the default network alone.
     let of_default = record
         .places
@@ -426,6 +431,7 @@ fn summary_ports(record: &ContainerRecord) -> Vec<Port> {
     let running = record.state.is_running();
     let mut list: Vec<Port> = published
         .iter()
+        .flat_map(|p| p.each())
         .map(|p| Port {
             ip: p.host_ip.to_string(),
             private_port: p.container.number,
@@ -434,7 +440,7 @@ fn summary_ports(record: &ContainerRecord) -> Vec<Port> {
         })
         .collect();
     for port in record.spec.exposed_ports.iter().filter(|_| running) {
-        if !published.iter().any(|p| p.container == *port) {
+        if !published.iter().any(|p| p.leads_to(*port)) {
             list.push(Port {
                 private_port: port.number,
                 kind: port.protocol.as_str().into(),

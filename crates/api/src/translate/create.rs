@@ -8,7 +8,7 @@ use hull_api_types::network::EndpointSettings;
 use hull_model::spec::{self, Attach, ContainerSpec, Isolation, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 
-use super::{limits, mounts, options, ports};
+use super::{egress, limits, links, mounts, options, ports};
 
 /// Reads a request; name and platform come from the query.
 ///
@@ -39,18 +39,19 @@ pub(crate) fn request(
 /// An address is malformed, or of a kind that networks do not have yet.
 pub(crate) fn join(name: String, wish: EndpointSettings) -> Result<hull_state::Join> {
     let ipam = wish.ipam_config.unwrap_or_default();
-    if !ipam.ipv6_address.is_empty() || !ipam.link_local_ips.is_empty() {
+    if !ipam.link_local_ips.is_empty() {
         return Err(Error::new(
             ErrorKind::NotImplemented,
-            "IPv6 and link-local addresses of containers are not built yet: leave them out",
+            "link-local addresses are chosen by Hull: leave them out",
         ));
     }
-    if wish.links.is_some_and(|links| !links.is_empty()) {
-        return Err(Error::new(
-            ErrorKind::NotImplemented,
-            "links are not built yet: containers of one network know each other by name",
-        ));
-    }
+    let address6 = match ipam.ipv6_address.as_str() {
+        "" => None,
+        text => Some(
+            text.parse()
+                .map_err(|_| Error::invalid(format!("invalid IPv6 address: {text}")))?,
+        ),
+    };
     let address = match ipam.ipv4_address.as_str() {
         "" => None,
         text => Some(address(text)?),
@@ -59,9 +60,11 @@ pub(crate) fn join(name: String, wish: EndpointSettings) -> Result<hull_state::J
         name,
         aliases: wish.aliases.unwrap_or_default(),
         address,
+        address6,
         mac: wish.mac_address,
         gw_priority: wish.gw_priority,
         options: wish.driver_opts.unwrap_or_default(),
+        links: links::of(&wish.links.unwrap_or_default())?,
         ..hull_state::Join::default()
     })
 }
@@ -74,8 +77,8 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
     } = request;
     refuse_unsupported(&host)?;
     let network = network_mode(&host.network_mode)?;
-    let exposed_ports = ports::exposed(&config.exposed_ports)?;
     let published = ports::published(&host.port_bindings)?;
+    let exposed_ports = ports::exposed(&config.exposed_ports, &published)?;
     check_network(&config, &host, &network, !published.is_empty())?;
     let security = options::security(&host)?;
     let resources = limits::resources(&host.resources)?;
@@ -153,6 +156,12 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         container_id_file: host.container_id_file,
         mac: config.mac_address,
         ip: None,
+        egress: match &host.egress {
+            Some(wire) => egress::policy(wire)?,
+            None => None,
+        },
+        links: links::of(&host.links.unwrap_or_default())?,
+        volumes_from: host.volumes_from.unwrap_or_default(),
         requested_at_us: now_us(),
     })
 }
@@ -165,12 +174,7 @@ fn now_us() -> u64 {
 }
 
 fn refuse_unsupported(host: &HostConfig) -> Result<()> {
-    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|l| !l.is_empty());
-    let what = if given(&host.volumes_from) {
-        "--volumes-from"
-    } else if given(&host.links) {
-        "--link"
-    } else if !host.resources.device_requests.is_empty() {
+    let what = if !host.resources.device_requests.is_empty() {
         "--gpus and other device requests"
     } else if !matches!(host.userns_mode.as_str(), "" | "host") {
         "--userns other than host"
@@ -442,7 +446,7 @@ mod tests {
         refuse(|r| r.config.env = vec!["=x".into()], "environment");
         refuse(|r| r.config.hostname = "a b".into(), "hostname");
         refuse(|r| r.host_config.oom_score_adj = 2000, "oom score");
-        refuse(|r| r.host_config.links = Some(vec!["a:b".into()]), "--link");
+        refuse(|r| r.host_config.links = Some(vec!["a:".into()]), "links");
         refuse(|r| r.host_config.runtime = "kata".into(), "runtime name");
         refuse(
             |r| r.host_config.security_opt = Some(vec!["seccomp={".into()]),

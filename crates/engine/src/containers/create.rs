@@ -68,13 +68,16 @@ impl Engine {
             name::validate("container", name)?;
         }
         check_platform(&spec.platform)?;
+        crate::networks::egress::take_labels(&mut spec)?;
         // Held until the record says who needs it.
         let (image, _hold) = self.images.hold(&spec.image)?;
         merge(&mut spec, entrypoint, image.config());
         check(&spec)?;
         self.check_storage(&spec, &image)?;
         self.check_modes(&spec)?;
+        self.resolve_links(&mut spec)?;
         let joins = self.resolve_joins(&spec, joins)?;
+        self.check_egress(&spec, joins.as_deref())?;
         let mounts = self.resolve_mounts(&spec, &image)?;
         let health = spec.healthcheck.as_ref().map(|_| Health {
             status: "starting".into(),
@@ -180,6 +183,11 @@ impl Engine {
                 )));
             }
             points.push(point);
+        }
+        for point in self.mounts_of_others(spec)? {
+            if !points.iter().any(|p| p.target == point.target) {
+                points.push(point);
+            }
         }
         for target in image.config().config.volumes.keys() {
             let target = check_target(target)?;
@@ -313,7 +321,9 @@ fn merge(spec: &mut ContainerSpec, entrypoint: Option<Vec<String>>, image: &Imag
             spec.exposed_ports.push(port);
         }
     }
-    for port in spec.published.iter().map(|p| p.container) {
+    // A range is exposed by being published: it is not counted out here.
+    for port in spec.published.iter().filter(|p| p.more == 0) {
+        let port = port.container;
         if !spec.exposed_ports.contains(&port) {
             spec.exposed_ports.push(port);
         }
@@ -345,14 +355,9 @@ fn merge(spec: &mut ContainerSpec, entrypoint: Option<Vec<String>>, image: &Imag
 /// Parses `80`, `80/tcp` or `53/udp`.
 pub(crate) fn parse_port(text: &str) -> Option<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let protocol = match protocol.to_ascii_lowercase().as_str() {
-        "tcp" => Protocol::Tcp,
-        "udp" => Protocol::Udp,
-        _ => return None,
-    };
     Some(Port {
         number: number.parse().ok()?,
-        protocol,
+        protocol: Protocol::from_name(protocol)?,
     })
 }
 

@@ -86,6 +86,8 @@ impl Engine {
         if let Some(task) = lock(&container.health).take() {
             task.abort();
         }
+        let was = record.clone();
+        self.release_egress(&record);
         if let Some(endpoint) = record.endpoint.take() {
             self.free_endpoint(&endpoint);
         }
@@ -122,6 +124,7 @@ impl Engine {
                 .to_string(),
         );
         self.events.emit("container", "die", &container.id, facts);
+        self.tell_left(&was);
         let removed = if removal {
             self.remove_locked(container, true).await
         } else {

@@ -19,6 +19,7 @@ use super::{attributes, exit, health, plan};
 use crate::Engine;
 use crate::clock::now_ns;
 use crate::networks::names::with_ndots;
+use crate::networks::six;
 use crate::shim::Shim;
 
 impl Engine {
@@ -91,6 +92,7 @@ impl Engine {
                 }
                 container.set(record.clone());
                 self.store_soon(&record)?;
+                self.tell_arrived(&record);
                 self.events
                     .emit("container", "start", &container.id, attributes(&record));
                 health::begin(self, container, &record);
@@ -158,6 +160,9 @@ impl Engine {
         let rootfs = self.rootfs(record, &image)?;
         let mut fds: Vec<OwnedFd> = Vec::new();
         let (namespaces, foreign_shm) = self.namespaces(record, &mut fds, &mut parts)?;
+        let egress = self
+            .enforce_egress(record, parts.endpoint.as_ref(), &parts.places)
+            .await?;
         let files = match record.spec.network {
             NetworkMode::Container(_) => self.files_of_joined(record),
             _ => {
@@ -177,6 +182,13 @@ impl Engine {
                 seccomp_cache: self.settings.run_dir.join("seccomp"),
             },
         )?;
+        for entry in self.link_environment(record)? {
+            let name = entry.split('=').next();
+            let said = |own: &String| own.split('=').next() == name;
+            if !plan.process.env.iter().any(said) {
+                plan.process.env.push(entry);
+            }
+        }
         crate::system::descriptors::inherit(&mut plan.process.rlimits, self.nofile.as_ref());
         let mut launch = Launch {
             plan,
@@ -206,6 +218,9 @@ impl Engine {
             ));
         };
         container.set_shim(Some(Arc::clone(&shim)));
+        if let Some(egress) = egress {
+            egress.keep();
+        }
         let (endpoint, places) = parts.keep();
         tokio::spawn(exit::monitor(
             Arc::clone(self),
@@ -261,6 +276,7 @@ impl Engine {
                     mac: mac.to_string(),
                     veth,
                     ports: Vec::new(),
+                    v6: None,
                 };
                 let wanted = super::ports_wanted(spec);
                 parts.endpoint = Some(endpoint.clone());
@@ -370,15 +386,20 @@ impl Engine {
         let host_network = spec.network == NetworkMode::Host;
         let hostname = plan::hostname(record);
         let name = full_name(&hostname, &spec.domainname);
-        let mut endpoints = endpoint
+        let mut addresses = endpoint
             .into_iter()
-            .chain(places.iter().map(|p| &p.endpoint));
-        let own = endpoints.next().map(|e| files::OwnHost {
-            address: e.address,
+            .chain(places.iter().map(|p| &p.endpoint))
+            .flat_map(six::addresses);
+        let own = addresses.next().map(|address| files::OwnHost {
+            address,
             hostname: &name,
         });
-        let name_server = self.name_server(places);
-        let gateway = self.bridge().ok().map(hull_network::Network::gateway);
+        let name_server = self
+            .name_server(places)
+            .or_else(|| {
+                let server = self.egress_name_server(record, endpoint, places);
+                server.map(std::net::IpAddr::from)
+            });
         let mut host_resolver = read_host("/etc/resolv.conf");
         if files::is_loopback_only(&host_resolver) && !host_network {
             let real = read_host(files::RESOLVED_RESOLV_CONF);
@@ -410,10 +431,15 @@ impl Engine {
         let mut hosts = if host_network && spec.extra_hosts.is_empty() {
             read_host("/etc/hosts")
         } else {
-            files::hosts(own, &spec.extra_hosts, name_server.or(gateway)).map_err(wrong)?
+            let gateway = self.host_gateway(name_server);
+            let mut hosts = files::hosts(own, &spec.extra_hosts, gateway).map_err(wrong)?;
+            if !spec.links.is_empty() {
+                hosts.push_str(&self.link_hosts(record));
+            }
+            hosts
         };
-        for other in endpoints {
-            hosts.push_str(&format!("{}\t{name}\n", other.address));
+        for other in addresses {
+            hosts.push_str(&format!("{other}\t{name}\n"));
         }
         let texts = [
             ("hosts", hosts),

@@ -14,15 +14,20 @@ use std::sync::Arc;
 
 use hull_model::spec::{ContainerSpec, NetworkMode, PublishSpec};
 use hull_model::{Error, ErrorKind, Result};
-use hull_network::{AddressError, AttachError, MacAddress, Network, Plug};
+use hull_network::{Address6Error, AddressError, AttachError, MacAddress, Network, Plug};
 use hull_state::{ContainerRecord, ContainerState, Endpoint, Join, Place};
 
+use super::links;
+use super::egress::Enforced;
 use super::own::OwnNetwork;
+use super::six;
 use crate::Engine;
 use crate::containers::{ports_wanted, start};
 
 /// The interface's name by Docker's option.
 const INTERFACE: &str = "com.docker.network.endpoint.ifname";
+/// The kernel's parameters of the interface by Docker's option.
+const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 /// IFNAMSIZ less the zero byte.
 const LONGEST_INTERFACE: usize = 15;
 /// A container with more than these is no use of a bridge.
@@ -32,16 +37,22 @@ fn forbidden(text: impl Into<String>) -> Error {
     Error::new(ErrorKind::Forbidden, text)
 }
 
-fn refused(error: AttachError) -> Error {
+pub(super) fn refused(error: AttachError) -> Error {
     let text = "cannot set up the container's network";
     match error {
         AttachError::Address(AddressError::Taken(_)) => {
             Error::with_source(ErrorKind::Forbidden, "Address already in use", error)
         }
-        AttachError::Address(AddressError::Outside { .. }) => {
+        AttachError::Address(AddressError::Outside { .. } | AddressError::NotManaged(_)) => {
             Error::with_source(ErrorKind::InvalidArgument, text, error)
         }
-        AttachError::Address(_) | AttachError::Closed => {
+        AttachError::Address6(Address6Error::Taken(_)) => {
+            Error::with_source(ErrorKind::Forbidden, "Address already in use", error)
+        }
+        AttachError::Address6(Address6Error::Outside { .. } | Address6Error::None) => {
+            Error::with_source(ErrorKind::InvalidArgument, text, error)
+        }
+        AttachError::Address(_) | AttachError::Address6(_) | AttachError::Closed => {
             Error::with_source(ErrorKind::Unavailable, text, error)
         }
         AttachError::Endpoint(_) => Error::internal(text, error),
@@ -66,7 +77,7 @@ fn name_interfaces(joins: &mut [Join]) {
 
 impl Engine {
     /// The network with this id, the default one or a user's, with what `act` makes of it.
-    fn on_network<T>(
+    pub(super) fn on_network<T>(
         &self,
         join: &Join,
         act: impl FnOnce(&Network, Option<&OwnNetwork>) -> T,
@@ -102,11 +113,14 @@ impl Engine {
                 };
             }
         };
-        let first = Join {
+        let mut first = Join {
             name: primary.to_owned(),
             mac: spec.mac.clone(),
             ..Join::default()
         };
+        if primary != "bridge" {
+            links::of_first(spec, &mut first);
+        }
         let mut joins = vec![self.resolve(first)?];
         for mut join in wanted {
             if join.name == "default" {
@@ -116,8 +130,13 @@ impl Engine {
             match joins.iter_mut().find(|known| known.network == join.network) {
                 // What is said of the network that the mode names.
                 Some(known) if known.aliases.is_empty() && known.address.is_none() => {
-                    let mac = std::mem::take(&mut known.mac);
+                    let (mac, links) = (std::mem::take(&mut known.mac), known.links.clone());
                     *known = join;
+                    for link in links {
+                        if !known.links.iter().any(|own| own.alias == link.alias) {
+                            known.links.push(link);
+                        }
+                    }
                     if known.mac.is_empty() {
                         known.mac = mac;
                     }
@@ -150,7 +169,7 @@ impl Engine {
     /// Finds the network that a join names.
     fn resolve(&self, mut join: Join) -> Result<Join> {
         let found = self.bare_network(&join.name)?;
-        if found.driver != "bridge" {
+        if !matches!(found.driver, "bridge" | "macvlan" | "ipvlan") {
             return Err(Error::invalid(format!(
                 "conflicting options: network {} and others",
                 found.name
@@ -174,7 +193,16 @@ impl Engine {
         if name.len() > LONGEST_INTERFACE || name.contains(bad) || name == "." || name == ".." {
             return Err(Error::invalid(format!("invalid interface name {name:?}")));
         }
+        if let Some(list) = join.options.get(SYSCTLS) {
+            let checked = hull_network::interface_sysctls(list);
+            checked.map_err(|e| Error::invalid(e.to_string()))?;
+        }
         if join.network == self.network_id("bridge") {
+            if !join.links.is_empty() {
+                return Err(Error::invalid(
+                    "links on the default network are given when the container is created: use --link of create and run",
+                ));
+            }
             if join.address.is_some() {
                 return Err(Error::invalid(
                     "user specified IP address is supported on user defined networks only",
@@ -186,10 +214,20 @@ impl Engine {
                 ));
             }
         }
+        self.check_join6(join)?;
         let Some(address) = join.address else {
             return Ok(());
         };
-        let subnet = self.on_network(join, |network, _| network.info().subnet)?;
+        let own = self.own_networks.get(&join.network);
+        let subnet = match own.as_ref().map(|own| own.direct()).transpose()?.flatten() {
+            Some(direct) => direct.config().subnet.ok_or_else(|| {
+                Error::invalid(format!(
+                    "network {} has no address management: leave the address out",
+                    join.name
+                ))
+            })?,
+            None => self.on_network(join, |network, _| network.info().subnet)?,
+        };
         if subnet.contains(address) {
             Ok(())
         } else {
@@ -200,7 +238,7 @@ impl Engine {
     }
 
     /// What a container joins, said or not.
-    fn joins_of(&self, record: &ContainerRecord) -> Vec<Join> {
+    pub(super) fn joins_of(&self, record: &ContainerRecord) -> Vec<Join> {
         record.joins.clone().unwrap_or_else(|| {
             let default = matches!(record.spec.network, NetworkMode::Bridge).then(|| Join {
                 network: self.network_id("bridge"),
@@ -229,6 +267,15 @@ impl Engine {
     }
 
     fn plug(&self, join: &Join, netns: BorrowedFd<'_>) -> Result<Place> {
+        let own = self.own_networks.get(&join.network);
+        if let Some(direct) = own.as_ref().map(|own| own.direct()).transpose()?.flatten() {
+            let place = self.plug_direct(direct, join, netns)?;
+            if let Err(error) = set_sysctls(join, netns) {
+                self.free_places(std::slice::from_ref(&place));
+                return Err(error);
+            }
+            return Ok(place);
+        }
         let plug = Plug {
             netns,
             interface: &join.interface,
@@ -237,7 +284,7 @@ impl Engine {
         };
         let plugged = self.on_network(join, |network, _| network.plug(&plug))?;
         let plugged = plugged.map_err(refused)?;
-        Ok(Place {
+        let mut place = Place {
             network: join.network.clone(),
             interface: join.interface.clone(),
             endpoint: Endpoint {
@@ -247,8 +294,25 @@ impl Engine {
                 mac: plugged.mac.to_string(),
                 veth: plugged.host_veth,
                 ports: Vec::new(),
+                v6: None,
             },
-        })
+        };
+        let plugged6 = self.plug6(join, netns, &place.endpoint);
+        let done = plugged6.and_then(|v6| {
+            place.endpoint.v6 = v6;
+            set_sysctls(join, netns)
+        });
+        if let Err(error) = done {
+            self.free_places(std::slice::from_ref(&place));
+            return Err(error);
+        }
+        Ok(place)
+    }
+
+    /// The driver of the network with this id.
+    fn driver_of(&self, network: &str) -> &'static str {
+        let own = self.own_networks.get(network);
+        own.map_or("bridge", |own| own.driver())
     }
 
     /// Has the default route lead through the network whose turn it is, and the ports published
@@ -262,10 +326,17 @@ impl Engine {
     ) -> Result<()> {
         let leads = |join: &&Join| {
             let own = self.own_networks.get(&join.network);
-            own.is_none_or(|own| !own.record.internal)
+            own.is_none_or(|own| own.leads_out())
         };
         let rank = |join: &&Join| (join.gw_priority, std::cmp::Reverse(join.name.clone()));
-        let Some(join) = joins.iter().filter(leads).max_by_key(rank) else {
+        let mut leading: Vec<&Join> = joins.iter().filter(leads).collect();
+        leading.sort_by_key(|join| std::cmp::Reverse(rank(join)));
+        let place_of = |join: &&Join| places.iter().find(|p| p.network == join.network);
+        six::lead_out6(netns, leading.iter().filter_map(place_of))?;
+        let has_ipv4 = |join: &&Join| {
+            place_of(join).is_some_and(|place| !six::is_number(place.endpoint.address))
+        };
+        let Some(join) = leading.into_iter().find(has_ipv4) else {
             return Ok(());
         };
         let Some(chosen) = places.iter().position(|p| p.network == join.network) else {
@@ -298,12 +369,15 @@ impl Engine {
                 host_ip: port.host_ip,
                 host_port: port.host_port,
                 host_port_end: port.host_port,
+                more: port.more,
             }));
         }
         if !published {
             wanted = ports_wanted(&record.spec);
         }
-        if wanted.is_empty() {
+        let own = self.own_networks.get(&join.network);
+        // On a wire that is not ours a container has its own ports: as in Docker, none is published.
+        if wanted.is_empty() || own.is_some_and(|own| own.direct.is_some()) {
             return Ok(());
         }
         let Some(place) = places.get_mut(chosen) else {
@@ -330,9 +404,12 @@ impl Engine {
             if place.network == self.network_id("bridge") {
                 self.free_endpoint(&place.endpoint);
             } else if let Some(own) = self.own_networks.get(&place.network)
-                && let Ok(network) = &own.network
             {
-                super::give_back(network, &place.endpoint);
+                match (&own.direct, &own.network) {
+                    (Some(Ok(direct)), _) => direct.release(&place.endpoint.veth),
+                    (None, Ok(network)) => super::give_back(network, &place.endpoint),
+                    _ => {}
+                }
             }
         }
     }
@@ -366,6 +443,7 @@ impl Engine {
         let _op = container.op.lock().await;
         let mut record = container.record();
         check_changeable(&record)?;
+        self.check_egress(&record.spec, Some(std::slice::from_ref(&join)))?;
         let mut joins = self.joins_of(&record);
         if joins.iter().any(|known| known.network == join.network) {
             return Err(forbidden(format!(
@@ -389,6 +467,9 @@ impl Engine {
             };
             let place = tokio::task::block_in_place(|| self.plug(join, netns.as_fd()))?;
             record.places.push(place.clone());
+            // Nothing leads out there yet.
+            let egress = self.enforce_egress(&record, None, &record.places).await;
+            let egress = egress.inspect_err(|_| self.free_places(std::slice::from_ref(&place)))?;
             let mut places = record.places.clone();
             let led = self.lead_out(&record, &joins, netns.as_fd(), &mut places);
             record.places = places;
@@ -397,6 +478,7 @@ impl Engine {
                 self.free_places(std::slice::from_ref(&place));
                 return Err(error);
             }
+            egress.map(Enforced::keep);
             container.set(record.clone());
             self.announce(&record);
             self.rewrite_files(&record);
@@ -405,7 +487,8 @@ impl Engine {
             self.store(&record)?;
             container.set(record.clone());
         }
-        self.network_event("connect", &id, &name, Some(&record.id));
+        let driver = self.driver_of(&id);
+        self.network_event("connect", &id, &name, driver, Some(&record.id));
         Ok(())
     }
 
@@ -444,8 +527,15 @@ impl Engine {
         if let Some(place) = left {
             self.withdraw(&place);
             let address = place.endpoint.address;
-            let unplug = || self.on_network(&join, |network, _| network.unplug(address));
-            tokio::task::block_in_place(unplug)?.map_err(start::publish_error)?;
+            let own = self.own_networks.get(&join.network);
+            if let Some(Ok(direct)) = own.as_ref().and_then(|own| own.direct.as_ref()) {
+                self.unplug_direct(direct, &record.id, &place)?;
+            } else {
+                let unplug = || self.on_network(&join, |network, _| network.unplug(address));
+                tokio::task::block_in_place(unplug)?.map_err(start::publish_error)?;
+            }
+            let egress = self.enforce_egress(&record, None, &record.places).await?;
+            egress.map(Enforced::keep);
             let netns = self.namespace_of(&record.id, "net")?;
             let mut places = record.places.clone();
             self.lead_out(&record, &joins, netns.as_fd(), &mut places)?;
@@ -455,7 +545,8 @@ impl Engine {
             self.announce(&record);
             self.rewrite_files(&record);
         }
-        self.network_event("disconnect", &join.network, &join.name, Some(&record.id));
+        let driver = self.driver_of(&join.network);
+        self.network_event("disconnect", &join.network, &join.name, driver, Some(&record.id));
         Ok(())
     }
 
@@ -469,6 +560,17 @@ impl Engine {
             });
         }
     }
+}
+
+/// Sets the kernel's parameters of an interface that was made.
+fn set_sysctls(join: &Join, netns: BorrowedFd<'_>) -> Result<()> {
+    let Some(list) = join.options.get(SYSCTLS) else {
+        return Ok(());
+    };
+    let text = "cannot set up the container's network";
+    let wrong = |e| Error::with_source(ErrorKind::InvalidArgument, text, e);
+    let list = hull_network::interface_sysctls(list).map_err(wrong)?;
+    hull_network::set_interface_sysctls(netns, &join.interface, &list).map_err(wrong)
 }
 
 fn check_changeable(record: &ContainerRecord) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use hull_network::dns::Member;
+use hull_network::dns::{HOST_NAMES, Member};
+use hull_network::files;
 use hull_state::{ContainerRecord, Join, Place};
 
 use crate::Engine;
@@ -18,10 +19,24 @@ impl Engine {
         let default = self.network_id("bridge");
         let leads_out = record.places.iter().any(|p| p.network == default);
         for place in &record.places {
+            let own = self.own_networks.get(&place.network);
+            if let Some(Some(Ok(direct))) = own.as_ref().map(|own| own.direct.as_ref()) {
+                direct.adopt(&place.endpoint.veth, place.endpoint.address);
+            }
             let join = record.joins.iter().flatten();
             let join = join.into_iter().find(|join| join.network == place.network);
+            let gateway = self.host_gateway(Some(super::six::gateway(&place.endpoint)));
+            let hosts = files::extra_hosts(&record.spec.extra_hosts, gateway);
+            let mut hosts = hosts.unwrap_or_default();
+            if let Some(address) = self.settings.host_gateway_ip {
+                let said = |name: &&str| !hosts.iter().any(|(known, _)| known == name);
+                let names: Vec<&str> = HOST_NAMES.into_iter().filter(said).collect();
+                hosts.extend(names.iter().map(|name| ((*name).to_owned(), address.into())));
+            }
             let member = Member {
                 leads_out,
+                v6: place.endpoint.v6.as_ref().map(|v6| v6.address),
+                hosts,
                 ..member(record, join)
             };
             let zones = self.own_networks.names.zones();
@@ -36,9 +51,21 @@ impl Engine {
     }
 
     /// The name server that a container with these places asks.
-    pub(crate) fn name_server(&self, places: &[Place]) -> Option<Ipv4Addr> {
-        let own = |place: &&Place| self.own_networks.get(&place.network).is_some();
-        places.iter().find(own).map(|place| place.endpoint.gateway)
+    pub(crate) fn name_server(&self, places: &[Place]) -> Option<IpAddr> {
+        let own = |place: &&Place| {
+            let own = self.own_networks.get(&place.network);
+            own.is_some_and(|own| own.direct.is_none())
+        };
+        let place = places.iter().find(own);
+        place.map(|place| super::six::gateway(&place.endpoint))
+    }
+
+    /// What `host-gateway` stands for: what the settings say, else the network's own way to the
+    /// host, else that of the default network.
+    pub(crate) fn host_gateway(&self, network: Option<IpAddr>) -> Option<IpAddr> {
+        let default = || self.bridge().ok().map(|bridge| bridge.gateway().into());
+        let said = self.settings.host_gateway_ip.map(IpAddr::from);
+        said.or(network).or_else(default)
     }
 
     /// Writes the files of a running container anew, in place: it has them mounted.
@@ -51,7 +78,7 @@ impl Engine {
     }
 }
 
-fn member(record: &ContainerRecord, join: Option<&Join>) -> Member {
+pub(super) fn member(record: &ContainerRecord, join: Option<&Join>) -> Member {
     let mut names = vec![record.name.clone()];
     names.extend(join.iter().flat_map(|join| &join.aliases).cloned());
     names.extend(record.id.get(..12).map(str::to_owned));
@@ -66,7 +93,8 @@ fn member(record: &ContainerRecord, join: Option<&Join>) -> Member {
         servers: servers
             .map(|server: IpAddr| SocketAddr::new(server, PORT))
             .collect(),
-        leads_out: false,
+        links: super::links::of_member(record),
+        ..Member::default()
     }
 }
 

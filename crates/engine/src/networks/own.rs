@@ -1,12 +1,12 @@
 //! The networks that users made: their records, their bridges and their name servers.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hull_model::{Error, ErrorKind, Result};
-use hull_network::dns::{NameServer, Served, Zone};
-use hull_network::{Firewall, Network, NetworkConfig, OpenError, Policy, Subnet};
+use hull_network::dns::{NameServer, Served, Zone, Zone6};
+use hull_network::{DirectNetwork, Firewall, Network, NetworkConfig, OpenError, Policy, Subnet};
 use hull_state::NetworkRecord;
 
 use super::live;
@@ -24,12 +24,31 @@ pub(super) mod option {
     pub(crate) const SHORT_MTU: &str = "mtu";
 }
 
+/// Said where rules of ours are asked of a network that has none.
+const NO_RULES: &str = "its packets pass no rules of Hull's";
+
+/// A driver as it is shown.
+pub(super) fn driver_name(driver: &str) -> &'static str {
+    match driver {
+        "macvlan" => "macvlan",
+        "ipvlan" => "ipvlan",
+        _ => "bridge",
+    }
+}
+
+/// What the names of veths on a bridge begin with.
+pub(super) fn veth_prefix(bridge: &str) -> String {
+    format!("hu{}", short_hash(bridge, 7))
+}
+
 /// A network with all that serves it.
 #[derive(Debug)]
 pub(crate) struct OwnNetwork {
     pub(crate) record: NetworkRecord,
     /// Why there is none, where the host does not let it be.
     pub(crate) network: Result<Network, String>,
+    /// In its place where the wire is not ours.
+    pub(crate) direct: Option<Result<DirectNetwork, String>>,
     served: Mutex<Option<Served>>,
 }
 
@@ -42,11 +61,39 @@ impl OwnNetwork {
         })
     }
 
+    /// Its driver, as it is shown.
+    pub(super) fn driver(&self) -> &'static str {
+        driver_name(&self.record.driver)
+    }
+
+    /// The network whose wire is not ours, if it is one.
+    pub(super) fn direct(&self) -> Result<Option<&DirectNetwork>> {
+        match &self.direct {
+            None => Ok(None),
+            Some(Ok(direct)) => Ok(Some(direct)),
+            Some(Err(why)) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("network {} cannot be used: {why}", self.record.name),
+            )),
+        }
+    }
+
+    /// Whether a default route may lead there.
+    pub(super) fn leads_out(&self) -> bool {
+        !self.record.internal && (self.direct.is_none() || !self.record.subnet.is_empty())
+    }
+
     /// The address on the host that published ports are bound to where none is said.
     pub(super) fn binding(&self) -> Ipv4Addr {
         let text = self.record.options.get(option::BINDING);
         text.and_then(|text| text.parse().ok())
             .unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+
+    /// Whether names are served there.
+    pub(super) fn serves_names(&self) -> bool {
+        let served = self.served.lock();
+        served.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Ends its name server.
@@ -56,6 +103,9 @@ impl OwnNetwork {
     }
 }
 
+/// A network as it was opened, not yet served.
+pub(crate) type Opened = (NetworkRecord, Result<Network, String>);
+
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Networks {
@@ -63,12 +113,11 @@ pub(crate) struct Networks {
     /// Held by whoever makes or removes one: names and subnets are chosen one at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(crate) names: NameServer,
-    /// The table of all, the default network included.
-    pub(super) firewall: Arc<Firewall>,
+    /// The table that all networks share.
+    pub(crate) firewall: Arc<Firewall>,
+    /// Containers on the default network that others link to.
+    pub(super) linked: super::links::Linked,
 }
-
-/// A network on record, with what came of opening it.
-pub(crate) type Opened = (NetworkRecord, Result<Network, String>);
 
 impl Networks {
     /// Opens all that are on record; one that fails keeps the reason. Bridges of ours that are on no
@@ -88,6 +137,9 @@ impl Networks {
             Err(error) => tracing::warn!(%error, "cannot look for bridges without a record"),
         }
         let open = |record: &NetworkRecord| {
+            if super::direct::applies(record) {
+                return Err(NO_RULES.to_owned());
+            }
             let live = live(found, &record.id, false);
             match config(settings, firewall, record) {
                 Ok(config) => Network::open(config, &live).map_err(|e| chain(&e)),
@@ -110,8 +162,14 @@ impl Networks {
             turn: tokio::sync::Mutex::default(),
             names: NameServer::new("/etc/resolv.conf"),
             firewall,
+            linked: super::links::Linked::default(),
         };
         for (record, network) in opened {
+            if super::direct::applies(&record) {
+                let opened = super::direct::open(&record).map_err(|e| e.chain());
+                networks.add_direct(record, opened);
+                continue;
+            }
             networks.add(record, network).await;
         }
         networks
@@ -138,11 +196,29 @@ impl Networks {
             }
             Err(why) => tracing::warn!(network = record.name, why, "a network cannot be used"),
         }
-        let own = Arc::new(OwnNetwork {
+        self.take_in(OwnNetwork {
             record,
             network,
+            direct: None,
             served: Mutex::new(served),
+        })
+    }
+
+    /// Takes in a network whose wire is not ours.
+    pub(super) fn add_direct(&self, record: NetworkRecord, network: Result<DirectNetwork, String>) {
+        if let Err(why) = &network {
+            tracing::warn!(network = record.name, why, "a network cannot be used");
+        }
+        self.take_in(OwnNetwork {
+            record,
+            network: Err(NO_RULES.to_owned()),
+            direct: Some(network),
+            served: Mutex::default(),
         });
+    }
+
+    fn take_in(&self, own: OwnNetwork) -> Arc<OwnNetwork> {
+        let own = Arc::new(own);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.insert(own.record.id.clone(), Arc::clone(&own));
         own
@@ -150,14 +226,23 @@ impl Networks {
 
     async fn serve(&self, record: &NetworkRecord, network: &Network) -> Result<Served, String> {
         let info = network.info();
+        let info6 = network.info6();
         let zone = Zone {
             name: record.name.to_ascii_lowercase(),
             gateway: info.gateway,
             subnet: info.subnet,
+            v6: info6.map(|v6| Zone6 {
+                gateway: v6.gateway,
+                subnet: v6.subnet,
+            }),
             internal: record.internal,
         };
         self.names.zones().set(&record.id, zone);
-        let served = self.names.serve(&record.id, info.gateway, &info.bridge);
+        let address = match info6 {
+            Some(v6) if record.without_ipv4 => IpAddr::from(v6.gateway),
+            _ => IpAddr::from(info.gateway),
+        };
+        let served = self.names.serve(&record.id, address, &info.bridge);
         let served = served.await.map_err(|e| e.to_string())?;
         network
             .set_name_server(served.port)
@@ -268,11 +353,13 @@ pub(super) fn config(
     config.pool_size = 0;
     config.subnet = subnet(&record.subnet)?;
     config.gateway = record.gateway;
+    config.v6 = super::six::config(record)?;
+    config.ipv4 = !record.without_ipv4;
     config.range = subnet(&record.ip_range)?;
     config.reserved = record.aux_addresses.values().copied().collect();
     // Longer than that of the default network: there may be hundreds, and a link of one must not
     // be taken for another's.
-    config.veth_prefix = Some(format!("hu{}", short_hash(&record.bridge, 7)));
+    config.veth_prefix = Some(veth_prefix(&record.bridge));
     config.policy = Policy {
         internal: record.internal,
         icc: flag(option::ICC, true)?,

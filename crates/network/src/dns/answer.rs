@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::zones::{Known, Zones};
@@ -63,6 +63,11 @@ pub(super) fn failed(question: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The reply that says no more than `code`.
+pub(super) fn refusal(question: &Message, code: ResponseCode) -> Vec<u8> {
+    write(&reply_to(question, code, Vec::new()), usize::from(u16::MAX))
+}
+
 /// Decides about the question that the container at `client` sent to `network`'s server.
 pub(super) fn decide(
     zones: &Zones,
@@ -101,6 +106,14 @@ pub(super) fn decide(
                 addresses.into_iter().map(record).collect(),
             )
         }
+        Known::Addresses6(addresses) => {
+            let name = query.name();
+            let record = |a| Record::from_rdata(name.clone(), TTL, RData::AAAA(AAAA(a)));
+            reply(
+                ResponseCode::NoError,
+                addresses.into_iter().map(record).collect(),
+            )
+        }
         Known::Name(text) => {
             let answer = Name::from_ascii(format!("{text}.")).ok().map(|target| {
                 Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(target)))
@@ -115,23 +128,24 @@ fn look_up(zones: &Zones, network: &str, client: Ipv4Addr, query: &Query) -> Kno
     let name = text.strip_suffix('.').unwrap_or(&text);
     match query.query_type() {
         RecordType::A | RecordType::ANY => zones.address_of(network, client, name),
+        RecordType::AAAA => zones.address6_of(network, client, name),
         RecordType::PTR => match reversed(query.name()) {
-            Some(address) => zones.name_of(network, client, address),
+            Some(IpAddr::V4(address)) => zones.name_of(network, client, address),
+            Some(IpAddr::V6(address)) => zones.name6_of(network, client, address),
             None => zones.other(network, client, name),
         },
         _ => zones.other(network, client, name),
     }
 }
 
-/// The address that a name below in-addr.arpa stands for.
-fn reversed(name: &Name) -> Option<Ipv4Addr> {
-    match name.parse_arpa_name().ok()? {
-        net if net.prefix_len() == 32 => match net.addr() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        },
-        _ => None,
-    }
+/// The address that a name below in-addr.arpa or ip6.arpa stands for.
+fn reversed(name: &Name) -> Option<IpAddr> {
+    let net = name.parse_arpa_name().ok()?;
+    let whole = match net.addr() {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    (net.prefix_len() == whole).then(|| net.addr())
 }
 
 /// How many bytes the client takes by UDP.
@@ -196,6 +210,7 @@ mod tests {
             name: "net".to_owned(),
             gateway: Ipv4Addr::new(10, 0, 0, 1),
             subnet: Subnet::new(CLIENT, 24).expect("a subnet"),
+            v6: None,
             internal: true,
         };
         zones.set("n", zone);

@@ -13,9 +13,10 @@
 //! all and for each container; beyond that the answer is an immediate failure.
 
 mod answer;
+mod gate;
 mod server;
 mod upstream;
 mod zones;
 
 pub use server::{NameServer, Served};
-pub use zones::{Member, Zone, Zones};
+pub use zones::{HOST_NAMES, Member, MemberLink, Zone, Zone6, Zones};

@@ -14,8 +14,10 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::answer::{self, Verdict};
+use super::gate;
 use super::upstream::{self, Upstream};
 use super::zones::Zones;
+use crate::egress::Gates;
 
 /// The port that is tried first, so that flows the kernel still tracks lead to a daemon that was
 /// restarted. Clients do not see it.
@@ -41,6 +43,7 @@ const BACKLOG: u32 = 64;
 struct Shared {
     zones: Zones,
     upstream: Upstream,
+    gates: Gates,
     forwarded: Arc<Semaphore>,
     each: Mutex<HashMap<Ipv4Addr, usize>>,
 }
@@ -94,6 +97,7 @@ impl NameServer {
         Self(Arc::new(Shared {
             zones: Zones::default(),
             upstream: Upstream::new(resolv_conf.into()),
+            gates: Gates::default(),
             forwarded: Arc::new(Semaphore::new(MOST_FORWARDED)),
             each: Mutex::default(),
         }))
@@ -104,6 +108,11 @@ impl NameServer {
         &self.0.zones
     }
 
+    /// What containers with an egress policy may be told.
+    pub fn gates(&self) -> &Gates {
+        &self.0.gates
+    }
+
     /// Begins to serve `network` at its bridge's address; packets are taken from `bridge` alone.
     ///
     /// # Errors
@@ -111,10 +120,10 @@ impl NameServer {
     pub async fn serve(
         &self,
         network: &str,
-        address: Ipv4Addr,
+        address: impl Into<IpAddr>,
         bridge: &str,
     ) -> io::Result<Served> {
-        let (datagrams, streams) = bind(address).await?;
+        let (datagrams, streams) = bind(address.into()).await?;
         let port = datagrams.local_addr()?.port();
         // The answers' check of the sender remains where the kernel refuses.
         datagrams.bind_device(Some(bridge.as_bytes())).ok();
@@ -132,7 +141,7 @@ impl NameServer {
     }
 }
 
-async fn bind(address: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
+async fn bind(address: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let mut last = None;
     for port in std::iter::once(FIRST_PORT).chain([0; ATTEMPTS]) {
         match bind_both(address, port).await {
@@ -143,9 +152,13 @@ async fn bind(address: Ipv4Addr) -> io::Result<(UdpSocket, TcpListener)> {
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-async fn bind_both(address: Ipv4Addr, port: u16) -> io::Result<(UdpSocket, TcpListener)> {
+async fn bind_both(address: IpAddr, port: u16) -> io::Result<(UdpSocket, TcpListener)> {
     let datagrams = UdpSocket::bind((address, port)).await?;
-    let streams = TcpSocket::new_v4()?;
+    let streams = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     // Connections of an earlier daemon that are not quite over hold the port otherwise.
     streams.set_reuseaddr(true)?;
     streams.bind(datagrams.local_addr()?)?;
@@ -159,7 +172,8 @@ async fn serve_datagrams(shared: Arc<Shared>, network: Arc<str>, socket: Arc<Udp
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (IpAddr::V4(address), Some(question)) = (client.ip(), buffer.get(..length)) else {
+        let known = known_by(&shared, &network, client.ip());
+        let (Some(address), Some(question)) = (known, buffer.get(..length)) else {
             continue;
         };
         match answer::decide(&shared.zones, &network, address, question, true) {
@@ -180,6 +194,14 @@ async fn serve_datagrams(shared: Arc<Shared>, network: Arc<str>, socket: Arc<Udp
                 });
             }
         }
+    }
+}
+
+/// What the container that asks is known by.
+fn known_by(shared: &Shared, network: &str, client: IpAddr) -> Option<Ipv4Addr> {
+    match client {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(address) => shared.zones.known_by(network, address),
     }
 }
 
@@ -206,6 +228,9 @@ async fn forward(
     datagram: bool,
 ) -> Vec<u8> {
     let upstream = &place.shared.upstream;
+    if let Some(gate) = place.shared.gates.of(place.client.into()) {
+        return gate::forward(gate, question, upstream, servers, datagram).await;
+    }
     match upstream.ask(question, servers, datagram).await {
         Some(reply) if datagram => answer::fit(question, reply),
         Some(reply) => reply,
@@ -220,7 +245,7 @@ async fn serve_streams(shared: Arc<Shared>, network: Arc<str>, listener: TcpList
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let IpAddr::V4(address) = client.ip() else {
+        let Some(address) = known_by(&shared, &network, client.ip()) else {
             continue;
         };
         // Beyond the bound, and for strangers, the connection just ends.

@@ -1,14 +1,18 @@
 //! Who is called what: the names of each network.
 
+mod six;
+
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
+
+pub use six::Zone6;
 
 use crate::types::Subnet;
 
 /// Names by which containers reach the host, as other engines have them.
-const HOST_NAMES: [&str; 4] = [
+pub const HOST_NAMES: [&str; 4] = [
     "host.docker.internal",
     "gateway.docker.internal",
     "host.containers.internal",
@@ -26,6 +30,23 @@ pub struct Member {
     pub servers: Vec<SocketAddr>,
     /// It is on a network that leads out and has no names, as the default one.
     pub leads_out: bool,
+    /// Its IPv6 address.
+    pub v6: Option<Ipv6Addr>,
+    /// What it alone calls others.
+    pub links: Vec<MemberLink>,
+    /// Names that it alone knows, with their addresses.
+    pub hosts: Vec<(String, IpAddr)>,
+}
+
+/// Another container under a name that one container alone uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemberLink {
+    /// The name.
+    pub alias: String,
+    /// What the network calls it.
+    pub target: String,
+    /// The network's id.
+    pub network: String,
 }
 
 /// A network as its names are concerned.
@@ -37,6 +58,8 @@ pub struct Zone {
     pub gateway: Ipv4Addr,
     /// Its subnet.
     pub subnet: Subnet,
+    /// Its IPv6 half.
+    pub v6: Option<Zone6>,
     /// It leads nowhere: nothing is asked of others.
     pub internal: bool,
 }
@@ -45,6 +68,8 @@ pub struct Zone {
 struct Content {
     zone: Zone,
     members: HashMap<Ipv4Addr, Member>,
+    /// What those are known by who have an IPv6 address.
+    by_ipv6: HashMap<Ipv6Addr, Ipv4Addr>,
     names: HashMap<String, Vec<Ipv4Addr>>,
 }
 
@@ -60,6 +85,8 @@ struct Maps {
 pub(super) enum Known {
     /// It has these addresses.
     Addresses(Vec<Ipv4Addr>),
+    /// It has these addresses of IPv6.
+    Addresses6(Vec<Ipv6Addr>),
     /// The address asked about is called so.
     Name(String),
     /// It is ours to say that there is none.
@@ -86,6 +113,7 @@ impl Zones {
                 let content = Content {
                     zone,
                     members: HashMap::new(),
+                    by_ipv6: HashMap::new(),
                     names: HashMap::new(),
                 };
                 maps.networks.insert(network.to_owned(), content);
@@ -113,6 +141,13 @@ impl Zones {
         for name in &mut member.names {
             name.make_ascii_lowercase();
         }
+        for link in &mut member.links {
+            link.alias.make_ascii_lowercase();
+            link.target.make_ascii_lowercase();
+        }
+        for (name, _) in &mut member.hosts {
+            name.make_ascii_lowercase();
+        }
         for (index, name) in member.names.iter().enumerate() {
             let said_before = member.names.iter().take(index).any(|other| other == name);
             if !said_before {
@@ -120,6 +155,7 @@ impl Zones {
             }
         }
         let container = member.container.clone();
+        content.by_ipv6.extend(member.v6.map(|v6| (v6, address)));
         content.members.insert(address, member);
         let networks = maps.containers.entry(container).or_default();
         if !networks.iter().any(|other| other == network) {
@@ -136,6 +172,9 @@ impl Zones {
         let Some(member) = content.members.remove(&address) else {
             return;
         };
+        if let Some(v6) = member.v6 {
+            content.by_ipv6.remove(&v6);
+        }
         for name in &member.names {
             if let Some(addresses) = content.names.get_mut(name) {
                 addresses.retain(|other| *other != address);
@@ -165,14 +204,17 @@ impl Zones {
         let Some(asked) = maps.networks.get(network) else {
             return Known::Missing;
         };
+        if let Some(addresses) = maps.private(network, client, name) {
+            let four = addresses.into_iter().filter_map(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            });
+            return Known::Addresses(four.collect());
+        }
         for content in maps.reach(network, client) {
-            let within = || {
-                let short = name.strip_suffix(content.zone.name.as_str());
-                let short = short.and_then(|rest| rest.strip_suffix('.'))?;
-                content.names.get(short)
-            };
-            if let Some(found) = content.names.get(name).or_else(within) {
+            if let Some(found) = content.named(name) {
                 let mut addresses = found.clone();
+                addresses.retain(|address| !six::is_number(*address));
                 let turn = self.turn.fetch_add(1, Ordering::Relaxed);
                 let by = turn.checked_rem(addresses.len()).unwrap_or(0);
                 addresses.rotate_left(by);
@@ -180,7 +222,9 @@ impl Zones {
             }
         }
         if HOST_NAMES.contains(&name) {
-            return Known::Addresses(vec![asked.zone.gateway]);
+            let mut addresses = vec![asked.zone.gateway];
+            addresses.retain(|address| !six::is_number(*address));
+            return Known::Addresses(addresses);
         }
         maps.elsewhere(network, client)
     }
@@ -219,9 +263,38 @@ impl Zones {
     }
 }
 
+impl Content {
+    /// What the network calls so, with its own name behind or not.
+    fn named(&self, name: &str) -> Option<&Vec<Ipv4Addr>> {
+        let within = || {
+            let short = name.strip_suffix(self.zone.name.as_str());
+            let short = short.and_then(|rest| rest.strip_suffix('.'))?;
+            self.names.get(short)
+        };
+        self.names.get(name).or_else(within)
+    }
+}
+
 impl Maps {
     fn member(&self, network: &str, client: Ipv4Addr) -> Option<&Member> {
         self.networks.get(network)?.members.get(&client)
+    }
+
+    /// What a name stands for that the container at `client` alone uses. A link to a container that
+    /// is not there yet stands for nothing.
+    fn private(&self, network: &str, client: Ipv4Addr, name: &str) -> Option<Vec<IpAddr>> {
+        let member = self.member(network, client)?;
+        let link = member.links.iter().find(|link| link.alias == name);
+        let linked = link.and_then(|link| {
+            let content = self.networks.get(&link.network)?;
+            content.names.get(&link.target)
+        });
+        if let Some(addresses) = linked {
+            return Some(addresses.iter().map(|a| IpAddr::from(*a)).collect());
+        }
+        let hosts = member.hosts.iter().filter(|(known, _)| known == name);
+        let addresses: Vec<IpAddr> = hosts.map(|(_, address)| *address).collect();
+        (!addresses.is_empty()).then_some(addresses)
     }
 
     /// The networks whose names the container at `client` may know: the one it asks on first.
@@ -274,8 +347,7 @@ mod tests {
         Member {
             container: container.to_owned(),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
-            servers: Vec::new(),
-            leads_out: false,
+            ..Member::default()
         }
     }
 
@@ -289,6 +361,7 @@ mod tests {
                 name: name.to_owned(),
                 gateway: address(1, third),
                 subnet: Subnet::new(address(0, third), 24).expect("a subnet"),
+                v6: None,
                 internal,
             };
             zones.set(network, zone);
@@ -315,6 +388,30 @@ mod tests {
             of(BACK, address(4, 2), "host.docker.internal"),
             found(address(1, 2))
         );
+    }
+
+    #[test]
+    fn links_and_hosts_of_a_container_are_known_to_it_alone() {
+        let zones = zones();
+        let mut own = member("5", &["linking"]);
+        own.links = vec![MemberLink {
+            alias: "Store".to_owned(),
+            target: "app".to_owned(),
+            network: FRONT.to_owned(),
+        }];
+        own.hosts = vec![("printer".to_owned(), IpAddr::from([192, 0, 2, 5]))];
+        zones.join(FRONT, address(5, 1), own);
+        let of = |client, name| zones.address_of(FRONT, client, name);
+        let app = Known::Addresses(vec![address(3, 1)]);
+        assert_eq!(of(address(5, 1), "store"), app);
+        let printer = Known::Addresses(vec![Ipv4Addr::new(192, 0, 2, 5)]);
+        assert_eq!(of(address(5, 1), "printer"), printer);
+        for name in ["store", "printer"] {
+            assert_eq!(of(address(2, 1), name), Known::Elsewhere(Vec::new()));
+        }
+        // Whom it means may come later and go.
+        zones.leave(FRONT, address(3, 1));
+        assert_eq!(of(address(5, 1), "store"), Known::Elsewhere(Vec::new()));
     }
 
     #[test]

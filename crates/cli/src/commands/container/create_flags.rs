@@ -177,6 +177,16 @@ pub(crate) struct CreateFlags {
     /// Add network-scoped alias for the container
     #[arg(long, alias = "net-alias", value_name = "list")]
     pub(crate) network_alias: Vec<String>,
+    /// Where the container may connect to beyond its own networks, where no rule says otherwise:
+    /// "deny" or "allow"
+    #[arg(long, value_name = "string")]
+    pub(crate) egress: Option<String>,
+    /// Let it connect there: ADDRESS, SUBNET, NAME, *.NAME or *, with :PORT[-PORT] and /tcp or /udp
+    #[arg(long, value_name = "list")]
+    pub(crate) egress_allow: Vec<String>,
+    /// Do not let it connect there
+    #[arg(long, value_name = "list")]
+    pub(crate) egress_deny: Vec<String>,
     /// Disable any container-specified HEALTHCHECK
     #[arg(long)]
     pub(crate) no_healthcheck: bool,

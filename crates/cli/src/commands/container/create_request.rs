@@ -9,7 +9,7 @@ use hull_api_types::network::NetworkingConfig;
 use hull_api_types::{Empty, StrSlice};
 
 use crate::values::volume::{self, VolumeSpec};
-use crate::values::{device, environment, port, restart, security};
+use crate::values::{device, egress, environment, port, restart, security};
 
 use super::create_flags::CreateFlags;
 
@@ -136,6 +136,11 @@ pub(crate) fn build(
         masked_paths: unmasked.then(Vec::new),
         readonly_paths: unmasked.then(Vec::new),
         init: flags.init.then_some(true),
+        egress: egress::of(
+            flags.egress.as_deref(),
+            &flags.egress_allow,
+            &flags.egress_deny,
+        ),
         ..HostConfig::default()
     };
     Ok(CreateRequest {

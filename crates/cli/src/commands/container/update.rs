@@ -2,14 +2,14 @@
 
 use clap::Args;
 use hull_api_types::container::UpdateRequest;
-use hull_api_types::host_config::Resources;
+use hull_api_types::host_config::{PortMap, Resources};
 
 use crate::commands::each::each;
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output;
 use crate::spec::{Arity, command};
-use crate::values::restart;
+use crate::values::{egress, port, restart};
 use crate::values::scalar::{cpus, go_int, size, size_or_unlimited};
 
 /// Arguments of `hull update`.
@@ -36,6 +36,15 @@ pub(crate) struct UpdateArgs {
     /// MEMs in which to allow execution (0-3, 0,1)
     #[arg(long, value_name = "string")]
     cpuset_mems: Option<String>,
+    /// Where the container may connect to, in place of what was said before: "deny" or "allow"
+    #[arg(long, value_name = "string")]
+    egress: Option<String>,
+    /// Let it connect there; see hull run
+    #[arg(long, value_name = "list")]
+    egress_allow: Vec<String>,
+    /// Do not let it connect there
+    #[arg(long, value_name = "list")]
+    egress_deny: Vec<String>,
     /// Memory limit
     #[arg(short = 'm', long, value_name = "bytes", value_parser = size)]
     memory: Option<i64>,
@@ -48,6 +57,12 @@ pub(crate) struct UpdateArgs {
     /// Tune container pids limit (set -1 for unlimited)
     #[arg(long, value_name = "int", value_parser = go_int)]
     pids_limit: Option<i64>,
+    /// Publish a port of the container, running or not: [[IP:]HOST:]CONTAINER[/PROTOCOL]
+    #[arg(long, value_name = "list")]
+    publish_add: Vec<String>,
+    /// Publish a port no more and cut its connections; a host's side left out is any
+    #[arg(long, value_name = "list")]
+    publish_rm: Vec<String>,
     /// Restart policy to apply when a container exits
     #[arg(long, value_name = "string")]
     restart: Option<String>,
@@ -88,6 +103,13 @@ async fn run(context: &Context, args: UpdateArgs) -> Result<u8, CliError> {
     let request = UpdateRequest {
         resources,
         restart_policy,
+        publish_add: ports(&args.publish_add)?,
+        publish_rm: ports(&args.publish_rm)?,
+        egress: egress::of(
+            args.egress.as_deref(),
+            &args.egress_allow,
+            &args.egress_deny,
+        ),
     };
     if request == UpdateRequest::default() {
         return Err(CliError::new(
@@ -102,4 +124,12 @@ async fn run(context: &Context, args: UpdateArgs) -> Result<u8, CliError> {
         Ok(Some(name.to_owned()))
     })
     .await
+}
+
+fn ports(specs: &[String]) -> Result<PortMap, CliError> {
+    let mut map = PortMap::new();
+    for spec in specs {
+        port::publish(spec, &mut map).map_err(CliError::new)?;
+    }
+    Ok(map)
 }
