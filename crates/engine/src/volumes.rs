@@ -90,6 +90,8 @@ impl Engine {
             .mounts
             .iter()
             .filter(|m| m.kind == "volume" && m.anonymous)
+            // Others may have it by --volumes-from.
+            .filter(|m| self.volume_users(&m.name).is_empty())
         {
             if let Err(error) = self.volumes.remove(&point.name) {
                 tracing::warn!(%error, volume = point.name, "cannot remove an unnamed volume");

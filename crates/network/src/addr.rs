@@ -25,6 +25,9 @@ pub enum AddressError {
     /// The subnet has no room for a gateway and a container.
     #[error("subnet {0} is too small: use a prefix of 29 or less")]
     TooSmall(Subnet),
+    /// Nobody gives addresses there.
+    #[error("the network has no address management, so that {0} cannot be given: leave it out")]
+    NotManaged(Ipv4Addr),
     /// Each of the candidates overlaps something.
     #[error("no free subnet found: every candidate overlaps a route of the host; set one")]
     NoSubnet,
