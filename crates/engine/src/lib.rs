@@ -83,6 +83,8 @@ pub struct Engine {
     pub(crate) own_networks: Networks,
     /// Where containers may connect to.
     pub(crate) egress: networks::egress::Policies,
+    /// How fast they may send.
+    pub(crate) limited: networks::bandwidth::Limited,
     pub(crate) isolated: IsolatedPool,
     pub(crate) events: Events,
     pub(crate) started_ns: u64,
@@ -149,6 +151,7 @@ impl Engine {
             execs: Execs::default(),
             network,
             egress: networks::egress::Policies::open(&settings, own_networks.names.gates()),
+            limited: networks::bandwidth::Limited::default(),
             own_networks,
             isolated: IsolatedPool::start(settings.pool_size.min(ISOLATED))
                 .map_err(|e| Error::internal("cannot start a thread", e))?,
@@ -164,6 +167,7 @@ impl Engine {
             settings,
         });
         engine.take_over_egress(&found).await;
+        engine.take_over_bandwidth(&found);
         engine.adopt(found).await;
         engine.start_gc(all_known);
         Ok(engine)

@@ -1,5 +1,6 @@
 //! The networks there are: the default bridge, none and host, and those that users made.
 
+pub(crate) mod bandwidth;
 pub(crate) mod egress;
 mod direct;
 mod join;

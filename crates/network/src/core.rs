@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::AddressPool;
 use crate::config::AttachError;
-use crate::conntrack::{self, Flows};
+use crate::conntrack::{self, Flows, HostPorts};
 use crate::endpoint::{Endpoint, Factory};
 use crate::pool::Work;
 use crate::ports::PortTable;
@@ -32,6 +32,7 @@ pub(crate) struct Members {
 
 #[derive(Debug)]
 pub(crate) struct Publisher {
+    /// Those of all networks: the host's ports are one set.
     pub(crate) ports: PortTable,
 }
 
@@ -86,7 +87,7 @@ pub(crate) enum Job {
     ForgetFlows(Ipv4Addr),
     /// Forgets UDP flows to the host at ports that now lead to a container; an unspecified address
     /// is every one of the host's.
-    ForgetUdpToHost(Vec<(Ipv4Addr, u16)>),
+    ForgetUdpToHost(Vec<HostPorts>),
 }
 
 impl Work for Arc<Core> {
@@ -119,15 +120,15 @@ impl Work for Arc<Core> {
 
 /// Replaces the unspecified address by each of the host's.
 fn expand(
-    ports: &[(Ipv4Addr, u16)],
+    ports: &[HostPorts],
     addresses: &[(u32, Subnet, Ipv4Addr)],
-) -> Vec<(Ipv4Addr, u16)> {
+) -> Vec<HostPorts> {
     let mut targets = Vec::new();
-    for (address, port) in ports {
+    for (address, span) in ports {
         if address.is_unspecified() {
-            targets.extend(addresses.iter().map(|(.., own)| (*own, *port)));
+            targets.extend(addresses.iter().map(|(.., own)| (*own, span.clone())));
         } else {
-            targets.push((*address, *port));
+            targets.push((*address, span.clone()));
         }
     }
     targets

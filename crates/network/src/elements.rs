@@ -25,12 +25,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    fn bytes(self) -> u32 {
+    /// How many bytes it takes.
+    pub(crate) fn bytes(self) -> u32 {
         match self {
             Self::V4 => 4,
             Self::V6 | Self::Interface => 16,
             Self::Port => 2,
         }
+    }
+
+    /// As many bytes it takes.
+    pub(crate) fn length(self) -> usize {
+        usize::try_from(self.bytes()).unwrap_or(0)
     }
 }
 
@@ -164,6 +170,8 @@ pub(crate) struct Entry {
     pub(crate) key: Vec<u8>,
     /// The key is the first that lies no longer in the range.
     pub(crate) ends_interval: bool,
+    /// Of a range of several parts: each part's last value; else empty.
+    pub(crate) last: Vec<u8>,
     /// What a map answers.
     pub(crate) data: Vec<u8>,
 }
@@ -179,6 +187,7 @@ impl Entry {
         Self {
             key: bytes(key),
             ends_interval: false,
+            last: Vec::new(),
             data: bytes(data),
         }
     }

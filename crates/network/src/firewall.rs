@@ -8,10 +8,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::core::Publisher;
 use crate::elements::{Change, Entry};
+use crate::fault::{Fault, Part};
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{self, NFPROTO_INET, NFPROTO_IPV4, Transaction};
+use crate::ports::PortTable;
 use crate::table;
+use crate::table_read::{self, Rules};
 
 /// What tells the elements of a set apart: the key, and whether it begins a range (or is one by
 /// itself). Where one range begins with the end of another, the kernel wants the end first.
@@ -35,6 +39,8 @@ struct State {
     elements: BTreeMap<&'static str, BTreeMap<Key, Entry>>,
     /// The bridges of our networks, which may have had tables of their own.
     bridges: HashSet<String>,
+    /// The rules as the kernel told them when they had just been written.
+    rules: Option<Rules>,
     socket: Option<Socket>,
 }
 
@@ -44,6 +50,8 @@ struct State {
 pub struct Firewall {
     name: String,
     state: Mutex<State>,
+    /// The host's ports that lead to containers.
+    publisher: Mutex<Publisher>,
 }
 
 impl Firewall {
@@ -65,9 +73,19 @@ impl Firewall {
                 stage,
                 elements: BTreeMap::new(),
                 bridges: HashSet::new(),
+                rules: None,
                 socket: None,
             }),
+            publisher: Mutex::new(Publisher {
+                ports: PortTable::new(),
+            }),
         }
+    }
+
+    pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
+        self.publisher
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table's name.
@@ -81,6 +99,64 @@ impl Firewall {
     /// The kernel refuses; what stood there still does.
     pub fn write(&self) -> Result<(), NetlinkError> {
         self.rewrite(&mut self.lock())
+    }
+
+    /// How the table differs from what it is to be, in words: nothing if it does not.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn examine(&self) -> Result<Vec<Fault>, NetlinkError> {
+        let mut state = self.lock();
+        let Stage::Written(family) = state.stage else {
+            return Ok(Vec::new());
+        };
+        let fault = |text: String| Fault::new(Part::Rules, text);
+        let Some(found) = table_read::rules(state.socket()?, family, &self.name)? else {
+            return Ok(vec![fault(format!("table {} is missing", self.name))]);
+        };
+        let wanted = state.rules.as_ref();
+        let mut told = wanted.map_or_else(Vec::new, |wanted| found.differences(wanted));
+        for set in table::sets() {
+            let found = table_read::elements(state.socket()?, family, &self.name, set.name)?;
+            let Some(mut found) = found else {
+                told.push(format!("set {} is missing", set.name));
+                continue;
+            };
+            let wanted = state.elements.get(set.name).into_iter();
+            for entry in wanted.flat_map(BTreeMap::values) {
+                if !found.remove(entry) {
+                    let entry = table_read::describe(&set, entry);
+                    told.push(format!("{entry} is missing in {}", set.name));
+                }
+            }
+            for entry in found {
+                let entry = table_read::describe(&set, &entry);
+                told.push(format!("{entry} stands in {} and is not ours", set.name));
+            }
+        }
+        Ok(told.into_iter().map(fault).collect())
+    }
+
+    /// What stands in the table for a network, in words: the elements that bear its bridge's name,
+    /// an address of its subnet, or lead to one.
+    pub fn rules_of(&self, bridge: &str, within: impl Fn(std::net::IpAddr) -> bool) -> Vec<String> {
+        let state = self.lock();
+        let mut told = Vec::new();
+        for set in table::sets() {
+            let entries = state.elements.get(set.name).into_iter();
+            for entry in entries.flat_map(BTreeMap::values) {
+                if table_read::concerns(&set, entry, bridge, &within) {
+                    let entry = table_read::describe(&set, entry);
+                    told.push(format!("{}: {entry}", set.name));
+                }
+            }
+        }
+        told
+    }
+
+    /// The number by which the kernel knows who brought a change about.
+    pub(crate) fn port_id(&self) -> Result<u32, NetlinkError> {
+        self.lock().socket()?.port_id()
     }
 
     /// Names a bridge of ours: an older version gave each a table of its own, which goes when the
@@ -142,6 +218,9 @@ impl Firewall {
         };
         if outcome.is_ok() {
             state.stage = Stage::Written(family);
+            // What is compared with later: the kernel's own words for the rules.
+            let told = table_read::rules(state.socket()?, family, &self.name);
+            state.rules = told.ok().flatten();
         }
         outcome
     }

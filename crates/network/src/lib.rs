@@ -8,6 +8,7 @@
 
 mod addr;
 mod addr6;
+pub mod bandwidth;
 mod config;
 mod config6;
 mod check;

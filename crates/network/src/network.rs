@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
@@ -17,7 +17,6 @@ use crate::firewall::Firewall;
 use crate::netlink::NetlinkError;
 use crate::open;
 use crate::pool::Pool;
-use crate::ports::PortTable;
 use crate::route::Route;
 use crate::table::{self, Forward};
 
@@ -40,10 +39,10 @@ pub struct Network {
     pub(crate) core: Arc<Core>,
     /// Where the network's name server listens at the bridge's address; zero without one.
     name_server: AtomicU16,
-    publisher: Mutex<Publisher>,
+    pub(crate) six: Option<crate::six::Six>,
     warnings: Vec<String>,
     // Last, so that everything its thread uses is still there when it is joined.
-    pool: Pool<Endpoint, Job>,
+    pub(crate) pool: Pool<Endpoint, Job>,
 }
 
 impl Network {
@@ -64,7 +63,7 @@ impl Network {
             config,
             core,
             name_server: AtomicU16::new(0),
-            publisher: Mutex::new(parts.publisher),
+            six: parts.six,
             warnings: parts.warnings,
             pool,
         })
@@ -125,10 +124,16 @@ impl Network {
             });
         }
         drop(publisher);
+        self.settle_published(&veth, &published);
+        Ok(published)
+    }
+
+    /// What is done when ports were published to the container behind `veth`.
+    pub(crate) fn settle_published(&self, veth: &str, published: &[PublishedPort]) {
         let udp: Vec<_> = published
             .iter()
             .filter(|port| is_udp(port))
-            .map(|port| (port.host_ip, port.host_port))
+            .map(|port| (port.host_ip, port.host_port..=port.host_port_end()))
             .collect();
         if !udp.is_empty() {
             self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
@@ -137,9 +142,8 @@ impl Network {
         // published port is answered within the bridge, by the port it came from. Others do not
         // need it, so a failure only concerns that case.
         if let Ok(mut route) = Route::open() {
-            route.set_hairpin(&veth).ok();
+            route.set_hairpin(veth).ok();
         }
-        Ok(published)
     }
 
     /// Takes back all ports of the container at `address`; that there are none is no error. The
@@ -185,6 +189,7 @@ impl Network {
     /// As [`Network::unpublish`]; the address is free nevertheless.
     pub fn release(&self, address: Ipv4Addr) -> Result<(), PublishError> {
         let outcome = self.unpublish(address);
+        self.leave6(address);
         let mut members = self.core.members();
         if let Some(veth) = members.attached.remove(&address) {
             members.veths.remove(&veth);
@@ -227,6 +232,7 @@ impl Network {
     pub fn check(&self) -> Result<Leaks, NetlinkError> {
         let links = Route::open()?.links()?;
         let ports = self.publisher().ports.of(None);
+        let subnet = self.core.factory.subnet;
         let ready = self.pool.ready();
         let members = self.core.members();
         let prefix = self.core.factory.veth_prefix.as_str();
@@ -241,7 +247,7 @@ impl Network {
             addresses: taken.saturating_sub(known),
             ports: ports
                 .into_iter()
-                .filter(|(_, owner)| !members.attached.contains_key(owner))
+                .filter(|(_, owner)| subnet.contains(*owner) && !members.attached.contains_key(owner))
                 .map(|(port, _)| port)
                 .collect(),
         })
@@ -289,24 +295,13 @@ impl Network {
         }
     }
 
-    fn change(&self, change: Change) -> Result<(), NetlinkError> {
+    pub(crate) fn change(&self, change: Change) -> Result<(), NetlinkError> {
         self.config.firewall.change(change)
     }
 
     pub(crate) fn publisher(&self) -> MutexGuard<'_, Publisher> {
-        self.publisher
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.config.firewall.publisher()
     }
-}
-
-/// Everything published, as the table is to say it.
-pub(crate) fn all_forwards(ports: &PortTable) -> Vec<Forward> {
-    ports
-        .of(None)
-        .into_iter()
-        .map(|(port, address)| Forward { port, address })
-        .collect()
 }
 
 fn is_udp(port: &PublishedPort) -> bool {

@@ -46,7 +46,10 @@ const NFTA_SET_KEY_TYPE: u16 = 4;
 const NFTA_SET_KEY_LEN: u16 = 5;
 const NFTA_SET_DATA_TYPE: u16 = 6;
 const NFTA_SET_DATA_LEN: u16 = 7;
+const NFTA_SET_DESC: u16 = 9;
 const NFTA_SET_ID: u16 = 10;
+const NFTA_SET_DESC_CONCAT: u16 = 2;
+const NFTA_SET_FIELD_LEN: u16 = 1;
 const NFTA_SET_USERDATA: u16 = 13;
 const NFTA_SET_ELEM_LIST_TABLE: u16 = 1;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
@@ -54,12 +57,14 @@ const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub(crate) const NFTA_LIST_ELEM: u16 = 1;
 pub(crate) const NFTA_DATA_VALUE: u16 = 1;
 
 const NF_ACCEPT: u32 = 1;
 const NFT_SET_INTERVAL: u32 = 0x4;
 const NFT_SET_MAP: u32 = 0x8;
+const NFT_SET_CONCAT: u32 = 0x80;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 0x1;
 
 /// An attribute holds at most 64 KiB; an element takes at most 120 bytes.
@@ -82,12 +87,12 @@ pub(crate) struct Transaction<'a> {
     table: &'a str,
 }
 
-fn header(family: u8, resource: u16) -> [u8; 4] {
+pub(crate) fn header(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
     [family, 0, high, low]
 }
 
-fn kind(message: u16) -> u16 {
+pub(crate) fn kind(message: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | message
 }
 
@@ -160,6 +165,9 @@ impl<'a> Transaction<'a> {
         let mut flags = 0;
         if set.interval {
             flags |= NFT_SET_INTERVAL;
+            if set.key.len() > 1 {
+                flags |= NFT_SET_CONCAT;
+            }
         }
         if !set.data.is_empty() {
             flags |= NFT_SET_MAP;
@@ -179,6 +187,17 @@ impl<'a> Transaction<'a> {
             message
                 .be32(NFTA_SET_DATA_TYPE, data_type)
                 .be32(NFTA_SET_DATA_LEN, data_len);
+        }
+        if set.interval && set.key.len() > 1 {
+            message.nest(NFTA_SET_DESC, |b| {
+                b.nest(NFTA_SET_DESC_CONCAT, |b| {
+                    for kind in set.key {
+                        b.nest(NFTA_LIST_ELEM, |b| {
+                            b.be32(NFTA_SET_FIELD_LEN, kind.bytes());
+                        });
+                    }
+                });
+            });
         }
     }
 
@@ -303,6 +322,11 @@ fn write_element(b: &mut Batch, entry: &Entry) {
     b.nest(NFTA_SET_ELEM_KEY, |b| {
         b.attr(NFTA_DATA_VALUE, &entry.key);
     });
+    if !entry.last.is_empty() {
+        b.nest(NFTA_SET_ELEM_KEY_END, |b| {
+            b.attr(NFTA_DATA_VALUE, &entry.last);
+        });
+    }
     if !entry.data.is_empty() {
         b.nest(NFTA_SET_ELEM_DATA, |b| {
             b.attr(NFTA_DATA_VALUE, &entry.data);

@@ -8,17 +8,16 @@ use std::sync::Mutex;
 
 use crate::addr::{self, AddressPool};
 use crate::config::{LiveEndpoint, NetworkConfig, OpenError};
-use crate::core::{Core, Members, Publisher};
+use crate::core::{Core, Members};
 use crate::elements::Change;
 use crate::endpoint::Factory;
 use crate::files;
 use crate::host;
 use crate::netlink::NetlinkError;
-use crate::network::all_forwards;
 use crate::nft;
-use crate::ports::PortTable;
 use crate::route::{Link, Route};
-use crate::table;
+use crate::six::Six;
+use crate::table::{self, Forward};
 use crate::turn;
 use crate::types::{MacAddress, Subnet};
 
@@ -29,7 +28,7 @@ const LONGEST_TABLE_NAME: usize = 128;
 /// What [`crate::Network`] is made of.
 pub(crate) struct Parts {
     pub(crate) core: Core,
-    pub(crate) publisher: Publisher,
+    pub(crate) six: Option<Six>,
     pub(crate) warnings: Vec<String>,
     /// Links of ours that belong to nobody.
     pub(crate) strays: Vec<String>,
@@ -61,7 +60,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
     let turn = turn::take();
     let (bridge_index, subnet) = bridge(config, live, &mut route, &mut warnings)?;
     drop(turn);
-    warnings.extend(host::prepare_bridge(&config.bridge));
+    warnings.extend(host::prepare_bridge(&config.bridge, config.v6.is_some()));
     if let Err(error) = host::enable_forwarding() {
         warnings.push(format!(
             "containers cannot reach other hosts: the host does not forward packets \
@@ -69,6 +68,14 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         ));
     }
 
+    let six = match &config.v6 {
+        Some(v6) => {
+            let (six, told) = Six::open(config, v6, live)?;
+            warnings.extend(told);
+            Some(six)
+        }
+        None => None,
+    };
     let factory = Factory::new(config, bridge_index, subnet);
     let links = route.links().map_err(kernel("list the links"))?;
     let strays = adopt_links(
@@ -89,7 +96,8 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         joining: 0,
         closed: false,
     };
-    let mut ports = PortTable::new();
+    let mut publisher = config.firewall.publisher();
+    let mut forwards = Vec::new();
     for endpoint in live {
         if let Err(error) = members.addresses.reserve(endpoint.address) {
             warnings.push(format!("a running container's {error}"));
@@ -99,14 +107,19 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
             .attached
             .insert(endpoint.address, endpoint.host_veth.clone());
         for port in &endpoint.ports {
-            if let Err(error) = ports.adopt(endpoint.address, *port) {
+            forwards.push(Forward {
+                port: *port,
+                address: endpoint.address,
+            });
+            if let Err(error) = publisher.ports.adopt(endpoint.address, *port) {
                 warnings.push(format!("a port stays published although {error}"));
             }
         }
     }
+    drop(publisher);
 
     let mut elements = table::of_network(&config.bridge, subnet, config.policy);
-    elements.extend(table::of_ports(&all_forwards(&ports)));
+    elements.extend(table::of_ports(&forwards));
     config.firewall.know_bridge(&config.bridge);
     config
         .firewall
@@ -128,7 +141,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
             factory,
             members: Mutex::new(members),
         },
-        publisher: Publisher { ports },
+        six,
         warnings,
         strays,
     })
@@ -247,9 +260,12 @@ fn bridge(
                 .map_err(kernel("remove an old address"))?;
         }
     }
-    route
-        .set_address_and_up(index, gateway, subnet.prefix())
-        .map_err(kernel("set the address"))?;
+    let up = if config.ipv4 {
+        route.set_address_and_up(index, gateway, subnet.prefix())
+    } else {
+        route.up(index)
+    };
+    up.map_err(kernel("set the address"))?;
     Ok((index, subnet))
 }
 

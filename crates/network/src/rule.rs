@@ -10,6 +10,7 @@ const REG_VERDICT: u32 = 0;
 /// First of the registers of four bytes; a concatenation takes this and the next.
 const REG_A: u32 = 8;
 const REG_B: u32 = 9;
+const REG_C: u32 = 10;
 /// An interface's name takes four of them: what follows one begins here.
 const REG_AFTER_NAME: u32 = 12;
 
@@ -46,6 +47,8 @@ const NFTA_NAT_TYPE: u16 = 1;
 const NFTA_NAT_FAMILY: u16 = 2;
 const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 const NFTA_NAT_REG_PROTO_MIN: u16 = 5;
+const NFTA_NAT_REG_PROTO_MAX: u16 = 6;
+const NFTA_NAT_FLAGS: u16 = 7;
 
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
@@ -92,6 +95,8 @@ pub(crate) enum Step<'a> {
     DestinationWasKept,
     /// Looks the destination up in a map and rewrites it to what was found.
     RewriteDestination(Target, &'a str),
+    /// As [`Step::RewriteDestination`] of a range: the map has what shifts the port.
+    ShiftDestination(Target, &'a str),
     /// As [`Step::RewriteDestination`], by the interface of input and the destination address.
     RewriteByInterface(&'a str),
     /// Takes the address of the outgoing interface as source.
@@ -191,6 +196,36 @@ fn destination_nat(list: &mut Batch) {
             .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
             .be32(NFTA_NAT_REG_PROTO_MIN, REG_B);
     });
+}
+
+/// Rewrites the destination to the address in the first register, and shifts the port by the numbers
+/// in the next two.
+fn shifting_nat(list: &mut Batch) {
+    const NAT_DNAT: u32 = 1;
+    const NF_NAT_RANGE_PROTO_OFFSET: u32 = 1 << 5;
+    expression(list, "nat", |b| {
+        b.be32(NFTA_NAT_TYPE, NAT_DNAT)
+            .be32(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4))
+            .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
+            .be32(NFTA_NAT_REG_PROTO_MIN, REG_B)
+            .be32(NFTA_NAT_REG_PROTO_MAX, REG_C)
+            .be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_OFFSET);
+    });
+}
+
+/// Loads what a published port is looked up by.
+fn load(list: &mut Batch, target: Target) {
+    const NETWORK: u32 = 1;
+    const TRANSPORT: u32 = 2;
+    const DADDR: u32 = 16;
+    const DPORT: u32 = 2;
+    match target {
+        Target::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
+        Target::AddressPort => {
+            payload(list, REG_A, NETWORK, DADDR, 4);
+            payload(list, REG_B, TRANSPORT, DPORT, 2);
+        }
+    }
 }
 
 fn verdict(list: &mut Batch, code: i32) {
@@ -299,15 +334,14 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), true, [0; 4]);
         }
         Step::RewriteDestination(key, map) => {
-            match key {
-                Target::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
-                Target::AddressPort => {
-                    payload(list, REG_A, NETWORK, DADDR, 4);
-                    payload(list, REG_B, TRANSPORT, DPORT, 2);
-                }
-            }
+            load(list, key);
             look_up(list, map);
             destination_nat(list);
+        }
+        Step::ShiftDestination(key, map) => {
+            load(list, key);
+            look_up(list, map);
+            shifting_nat(list);
         }
         Step::RewriteByInterface(map) => {
             meta(list, META_IIFNAME);

@@ -4,7 +4,7 @@
 //! prerouting  raw     from a bridge to or from 127.0.0.0/8: drop
 //! prerouting  dstnat  from a bridge for its own address, port 53: to the network's name server
 //!                     for 127.0.0.0/8: leave alone (only the host itself may use loopback)
-//!                     for an address of this host: look up (address, port), then port
+//!                     for an address of this host: look up (address, port), then port, then ranges
 //! output      dstnat  for an address of this host: look up (address, port), then port
 //! forward     filter  from an internal network: to itself; else drop
 //!                     to an internal network: drop
@@ -25,6 +25,7 @@ use hull_model::spec::{Protocol, PublishedPort};
 use crate::config::Policy;
 use crate::elements::{Entry, Kind, Part, Set};
 use crate::nft::{Hook, NFPROTO_IPV4, Transaction};
+use crate::port_ranges::{self, RANGES};
 use crate::rule::{Step, Target};
 use crate::types::Subnet;
 
@@ -49,7 +50,7 @@ const MASQUERADED: Set = Set::ranges("masqueraded", &[Kind::V4]);
 const NAME_SERVERS: Set = Set::map("name_servers", &[Kind::Interface, Kind::V4], V4_PORT);
 
 /// The maps of published ports.
-const PORTS: [(Protocol, Target, Set); 4] = [
+const PORTS: [(Protocol, Target, Set); 6] = [
     (
         Protocol::Tcp,
         Target::AddressPort,
@@ -70,12 +71,22 @@ const PORTS: [(Protocol, Target, Set); 4] = [
         Target::Port,
         Set::map("udp_ports", &[Kind::Port], V4_PORT),
     ),
+    (
+        Protocol::Sctp,
+        Target::AddressPort,
+        Set::map("sctp_address_ports", V4_PORT, V4_PORT),
+    ),
+    (
+        Protocol::Sctp,
+        Target::Port,
+        Set::map("sctp_ports", &[Kind::Port], V4_PORT),
+    ),
 ];
 
 /// Every set and map of the table.
 pub(crate) fn sets() -> Vec<Set> {
     let mut all = vec![BRIDGES, INTERNAL, WITHIN, MASQUERADED, NAME_SERVERS];
-    all.extend(PORTS.map(|(.., set)| set));
+    all.extend(PORTS.iter().chain(&RANGES).map(|(.., set)| *set));
     all
 }
 
@@ -119,8 +130,8 @@ pub(crate) fn of_name_server(
 
 /// The elements of published ports.
 pub(crate) fn of_ports(forwards: &[Forward]) -> Vec<(&'static str, Entry)> {
-    let element = |forward: &Forward| {
-        let Forward { port, address } = *forward;
+    let element = |forward: &&Forward| {
+        let Forward { port, address } = **forward;
         let target = if port.host_ip.is_unspecified() {
             Target::Port
         } else {
@@ -136,7 +147,10 @@ pub(crate) fn of_ports(forwards: &[Forward]) -> Vec<(&'static str, Entry)> {
         let data = [Part::V4(address), Part::Port(port.container.number)];
         map.map(|(.., set)| (set.name, Entry::to(&key, &data)))
     };
-    forwards.iter().filter_map(element).collect()
+    let (ranges, single): (Vec<_>, Vec<_>) = forwards.iter().partition(|f| f.port.more > 0);
+    let single = single.iter().filter_map(element);
+    let ranges = ranges.into_iter().flat_map(port_ranges::elements);
+    single.chain(ranges).collect()
 }
 
 /// Writes sets, chains and rules into a table that has none.
@@ -202,6 +216,16 @@ fn destinations(t: &mut Transaction<'_>) {
             ],
         );
     }
+    for (protocol, key, map) in RANGES {
+        t.rule(
+            "published",
+            &[
+                Step::Protocol(number(protocol)),
+                Step::DestinationIsLocal,
+                Step::ShiftDestination(key, map.name),
+            ],
+        );
+    }
 }
 
 fn forward(t: &mut Transaction<'_>) {
@@ -245,5 +269,6 @@ fn number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
+        Protocol::Sctp => 132,
     }
 }

@@ -219,8 +219,7 @@ fn of_container(record: &ContainerRecord, image: &Image) -> RunConfig {
     let base = &image.config().config;
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let ports = spec
-        .exposed_ports
-        .iter()
+        .exposed()
         .map(|p| format!("{}/{}", p.number, p.protocol.as_str()));
     let anonymous = spec.mounts.iter().filter(|mount| {
         matches!(

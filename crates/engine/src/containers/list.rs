@@ -159,12 +159,17 @@ impl Engine {
                 None => super::network_name(&r.spec.network) == v,
             })
             && filters.matches("expose", |v| {
-                port(v, &|p| r.spec.exposed_ports.contains(&p))
+                port(v, &|p| {
+                    let ranges = &r.spec.published;
+                    r.spec.exposed_ports.contains(&p) || ranges.iter().any(|q| q.covers(p))
+                })
             })
             && filters.matches("publish", |v| {
                 port(v, &|p| {
-                    published()
-                        .any(|q| q.host_port == p.number && q.container.protocol == p.protocol)
+                    published().any(|q| {
+                        let span = q.host_port..=q.host_port_end();
+                        span.contains(&p.number) && q.container.protocol == p.protocol
+                    })
                 })
             })
             && filters.matches("isolation", |v| v == "container")

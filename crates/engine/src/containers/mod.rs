@@ -23,6 +23,9 @@ pub mod start;
 pub mod stop;
 pub mod storage;
 pub mod update;
+mod volumes_from;
+
+pub(crate) use plan::hostname;
 
 use std::collections::BTreeMap;
 
@@ -96,13 +99,14 @@ pub(crate) fn ports_wanted(spec: &ContainerSpec) -> Vec<PublishSpec> {
     let mut wanted = spec.published.clone();
     if spec.publish_all {
         for port in &spec.exposed_ports {
-            if !wanted.iter().any(|w| w.container == *port) {
+            if !wanted.iter().any(|w| w.covers(*port)) {
                 let any = std::net::Ipv4Addr::UNSPECIFIED;
                 wanted.push(PublishSpec {
                     container: *port,
                     host_ip: any,
                     host_port: 0,
                     host_port_end: 0,
+                    more: 0,
                 });
             }
         }

@@ -5,18 +5,19 @@ use hull_model::{Error, Resources, Result};
 use hull_proto::Request;
 
 use super::attributes;
-use crate::Engine;
+use crate::{Engine, PortChange};
 
 impl Engine {
-    /// Changes limits; fields that are `None` stay as they are.
+    /// Changes limits and published ports; fields that are `None` stay as they are.
     ///
     /// # Errors
-    /// `InvalidArgument` if the host refuses a value; then nothing is changed.
+    /// `InvalidArgument` if the host refuses a value, `Unavailable` if a port is taken; then nothing is changed.
     pub async fn update(
         &self,
         key: &str,
         wanted: Resources,
         restart: Option<RestartPolicy>,
+        ports: PortChange,
     ) -> Result<Vec<String>> {
         let container = self.containers.find(key)?;
         let _op = container.op.lock().await;
@@ -61,10 +62,18 @@ impl Engine {
         if let Some(restart) = restart {
             record.spec.restart = restart;
         }
+        let undo = self.change_ports(&mut record, &ports)?;
         if let (true, Some(shim)) = (record.state.is_running(), container.shim()) {
-            shim.call(Request::Update(Box::new(merged)), &[]).await?;
+            let updated = shim.call(Request::Update(Box::new(merged)), &[]).await;
+            if let Err(error) = updated {
+                self.undo_ports(&record, undo);
+                return Err(error);
+            }
         }
-        self.store(&record)?;
+        if let Err(error) = self.store(&record) {
+            self.undo_ports(&record, undo);
+            return Err(error);
+        }
         container.set(record.clone());
         self.events
             .emit("container", "update", &record.id, attributes(&record));

@@ -184,6 +184,7 @@ impl Engine {
     }
 
     fn check_join(&self, join: &Join) -> Result<()> {
+        self.check_bandwidth(join)?;
         if !join.mac.is_empty() {
             let parsed = join.mac.parse::<MacAddress>();
             parsed.map_err(|e| Error::invalid(e.to_string()))?;
@@ -302,6 +303,7 @@ impl Engine {
             place.endpoint.v6 = v6;
             set_sysctls(join, netns)
         });
+        let done = done.and_then(|()| self.limit_bandwidth(join, &place.endpoint.veth));
         if let Err(error) = done {
             self.free_places(std::slice::from_ref(&place));
             return Err(error);
@@ -401,6 +403,7 @@ impl Engine {
     pub(crate) fn free_places(&self, places: &[Place]) {
         for place in places {
             self.withdraw(place);
+            self.lift_bandwidth(&place.endpoint.veth);
             if place.network == self.network_id("bridge") {
                 self.free_endpoint(&place.endpoint);
             } else if let Some(own) = self.own_networks.get(&place.network)
@@ -526,6 +529,7 @@ impl Engine {
         container.set(record.clone());
         if let Some(place) = left {
             self.withdraw(&place);
+            self.lift_bandwidth(&place.endpoint.veth);
             let address = place.endpoint.address;
             let own = self.own_networks.get(&join.network);
             if let Some(Ok(direct)) = own.as_ref().and_then(|own| own.direct.as_ref()) {

@@ -1,9 +1,10 @@
 //! A socket on which each batch of requests is answered before the next is sent.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use hull_sys::netns::{self, NetlinkOption};
+use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::{Attributes, Batch, HEADER_LEN, Message, Messages, NetlinkError, text, u16_at, u32_at};
@@ -17,6 +18,8 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const RECEIVE_BYTES: usize = 64 << 10;
 /// Dumps beyond this many objects are cut: no host of ours has so many links or routes.
 const MAX_DUMP_OBJECTS: usize = 1 << 20;
+/// Of the thread that opens a socket elsewhere.
+const STACK_BYTES: usize = 64 << 10;
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which part of the kernel a socket talks to.
@@ -24,6 +27,7 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) enum Family {
     Route,
     Netfilter,
+    SockDiag,
 }
 
 /// A netlink socket of the namespace in which it was opened.
@@ -39,6 +43,7 @@ impl Socket {
         let protocol = match family {
             Family::Route => None,
             Family::Netfilter => Some(rustix::net::netlink::NETFILTER),
+            Family::SockDiag => Some(rustix::net::netlink::SOCK_DIAG),
         };
         let fd = rustix::net::socket_with(
             AddressFamily::NETLINK,
@@ -66,6 +71,38 @@ impl Socket {
             sequence: 1,
             buffer: Vec::new(),
         })
+    }
+
+    /// A socket of another namespace.
+    pub(crate) fn within(netns: BorrowedFd<'_>, family: Family) -> Result<Self, NetlinkError> {
+        let failed = |step| move |source| NetlinkError::Socket { step, source };
+        let enter = || {
+            netns::enter_network(netns).map_err(failed("enter the namespace"))?;
+            Self::open(family)
+        };
+        // A thread of its own: the caller must stay in the host's namespace.
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("hull-netns".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn_scoped(scope, enter)
+                .map_err(failed("start a thread"))?
+                .join()
+                .map_err(|_| failed("run a thread")(std::io::Error::other("it panicked")))?
+        })
+    }
+
+    /// The number by which the kernel knows this socket.
+    pub(crate) fn port_id(&self) -> Result<u32, NetlinkError> {
+        let own = || rustix::net::getsockname(&self.fd)?.try_into();
+        let mut address: SocketAddrNetlink = own().map_err(socket_error("ask for the number"))?;
+        if address.pid() == 0 {
+            // Nothing was sent yet: the kernel gives one at the first occasion.
+            rustix::net::bind(&self.fd, &SocketAddrNetlink::new(0, 0))
+                .map_err(socket_error("bind"))?;
+            address = own().map_err(socket_error("ask for the number"))?;
+        }
+        Ok(address.pid())
     }
 
     /// Sends `batch`, each request of which must ask for an acknowledgement, and answers one result

@@ -149,6 +149,7 @@ pub(crate) fn publish(
         host_ip,
         host_port,
         host_port_end: host_port,
+        more: 0,
     }
 }
 
