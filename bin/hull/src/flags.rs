@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use hull_engine::settings::{Bytes, CONFIG_FILE, Span};
+use hull_engine::settings::{Bytes, CONFIG_FILE, Ipv6Networks, Span};
 use hull_engine::{Overrides, Settings};
 
 /// Serves the Docker Engine API on a unix socket. Flags win over HULL_* variables, which win over
@@ -36,9 +36,15 @@ struct Flags {
     /// Subnet of the default bridge
     #[arg(long, value_name = "CIDR")]
     subnet: Option<String>,
+    /// Networks get IPv6 addresses unless --ipv6=false is said: auto (where the host has a global one), true or false
+    #[arg(long, value_name = "WHEN")]
+    ipv6_networks: Option<Ipv6Networks>,
     /// MTU of the default bridge
     #[arg(long)]
     mtu: Option<u32>,
+    /// What host-gateway stands for in --add-host, and the names of the host: an IPv4 address [default: the network's gateway]
+    #[arg(long, value_name = "ADDRESS")]
+    host_gateway_ip: Option<std::net::Ipv4Addr>,
     /// Network namespaces kept ready
     #[arg(long, value_name = "N")]
     pool_size: Option<usize>,
@@ -131,7 +137,9 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
         group: flags.group,
         bridge: flags.bridge,
         subnet: flags.subnet,
+        ipv6_networks: flags.ipv6_networks,
         mtu: flags.mtu,
+        host_gateway_ip: flags.host_gateway_ip,
         pool_size: flags.pool_size,
         cgroup_parent: flags.cgroup_parent,
         log_level: flags.log_level,

@@ -1,6 +1,7 @@
 //! Where the daemon keeps things and how it behaves: flags, `HULL_*` variables and a config
 //! file become one [`Settings`], here and nowhere else.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use hull_model::{Error, Result};
 use serde::Deserialize;
 
 use crate::images::gc::GcSettings;
+pub use crate::networks::Ipv6Networks;
 pub use hull_model::amount::{Bytes, Span};
 
 /// Default place of the config file.
@@ -39,8 +41,12 @@ pub struct Overrides {
     pub bridge: Option<String>,
     /// Subnet of the default bridge, such as `172.17.0.0/16`.
     pub subnet: Option<String>,
+    /// Networks have an IPv6 half unless their user says otherwise: `auto`, `true` or `false`.
+    pub ipv6_networks: Option<Ipv6Networks>,
     /// MTU of the default bridge.
     pub mtu: Option<u32>,
+    /// What `host-gateway` stands for in `--add-host` and in names of the host.
+    pub host_gateway_ip: Option<Ipv4Addr>,
     /// Network namespaces kept ready.
     pub pool_size: Option<usize>,
     /// Control group below which each container gets its own.
@@ -91,7 +97,15 @@ impl Overrides {
             group: text("HULL_GROUP"),
             bridge: text("HULL_BRIDGE"),
             subnet: text("HULL_SUBNET"),
+            ipv6_networks: parsed("HULL_IPV6_NETWORKS", text("HULL_IPV6_NETWORKS"))?,
             mtu: number("HULL_MTU", text("HULL_MTU"))?,
+            host_gateway_ip: text("HULL_HOST_GATEWAY_IP")
+                .map(|text| {
+                    text.parse().map_err(|_| {
+                        Error::invalid(format!("HULL_HOST_GATEWAY_IP={text}: want an IPv4 address"))
+                    })
+                })
+                .transpose()?,
             pool_size: number("HULL_POOL_SIZE", text("HULL_POOL_SIZE"))?,
             cgroup_parent: text("HULL_CGROUP_PARENT"),
             log_level: text("HULL_LOG_LEVEL"),
@@ -135,7 +149,9 @@ impl Overrides {
             group: self.group.or(next.group),
             bridge: self.bridge.or(next.bridge),
             subnet: self.subnet.or(next.subnet),
+            ipv6_networks: self.ipv6_networks.or(next.ipv6_networks),
             mtu: self.mtu.or(next.mtu),
+            host_gateway_ip: self.host_gateway_ip.or(next.host_gateway_ip),
             pool_size: self.pool_size.or(next.pool_size),
             cgroup_parent: self.cgroup_parent.or(next.cgroup_parent),
             log_level: self.log_level.or(next.log_level),
@@ -194,8 +210,12 @@ pub struct Settings {
     pub bridge: String,
     /// Subnet of the default bridge; chosen around the host's routes if none.
     pub subnet: Option<String>,
+    /// Whether networks have an IPv6 half where their user says nothing of it.
+    pub ipv6_networks: Ipv6Networks,
     /// MTU of the default bridge.
     pub mtu: u32,
+    /// What `host-gateway` stands for; the network's own gateway if none.
+    pub host_gateway_ip: Option<Ipv4Addr>,
     /// Network namespaces kept ready.
     pub pool_size: usize,
     /// Control group below which each container gets its own.
@@ -232,7 +252,9 @@ impl Settings {
             group: all.group.unwrap_or_else(|| "hull".into()),
             bridge: all.bridge.unwrap_or_else(|| "hull0".into()),
             subnet: all.subnet,
+            ipv6_networks: all.ipv6_networks.unwrap_or_default(),
             mtu: all.mtu.unwrap_or(1500),
+            host_gateway_ip: all.host_gateway_ip,
             pool_size: all.pool_size.unwrap_or(8),
             cgroup_parent: all.cgroup_parent.unwrap_or_else(|| "/hull".into()),
             log_level: all.log_level.unwrap_or_else(|| "info".into()),

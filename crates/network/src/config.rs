@@ -8,11 +8,14 @@ use hull_model::spec::PublishedPort;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::AddressError;
+use crate::addr6::Address6Error;
+use crate::config6::Config6;
 use crate::endpoint::EndpointError;
 use crate::firewall::Firewall;
 use crate::netlink::NetlinkError;
 use crate::ports::PortError;
 use crate::types::Subnet;
+use crate::types6::Subnet6;
 
 /// What a network is to be.
 #[derive(Debug, Clone)]
@@ -33,6 +36,10 @@ pub struct NetworkConfig {
     pub range: Option<Subnet>,
     /// Addresses that no container is given.
     pub reserved: Vec<Ipv4Addr>,
+    /// Its IPv6 half, if it has one.
+    pub v6: Option<Config6>,
+    /// Containers and bridge have IPv4 addresses. Without, theirs are mere numbers.
+    pub ipv4: bool,
     /// What its veths' names begin with; `None` derives it from the bridge's name.
     pub veth_prefix: Option<String>,
     /// Who may talk to whom.
@@ -64,6 +71,8 @@ impl NetworkConfig {
             gateway: None,
             range: None,
             reserved: Vec::new(),
+            v6: None,
+            ipv4: true,
             veth_prefix: None,
             policy: Policy::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
@@ -97,6 +106,8 @@ impl Default for Policy {
 pub struct LiveEndpoint {
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address.
+    pub address6: Option<std::net::Ipv6Addr>,
     /// The host's end of its veth pair.
     pub host_veth: String,
     /// Its published ports.
@@ -140,6 +151,27 @@ pub enum OpenError {
         /// What it overlaps.
         other: Subnet,
     },
+    /// As `Outside`, of IPv6.
+    #[error("{what} {address} is not usable in {subnet}")]
+    Outside6 {
+        /// Which.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// The subnet.
+        subnet: Subnet6,
+    },
+    /// As `Overlap`, of IPv6.
+    #[error("subnet {subnet} overlaps {other}, which the host uses: choose another")]
+    Overlap6 {
+        /// The subnet.
+        subnet: Subnet6,
+        /// What it overlaps.
+        other: Subnet6,
+    },
+    /// No IPv6 subnet can be had.
+    #[error("choose an IPv6 subnet")]
+    Subnet6(#[source] Address6Error),
     /// No subnet can be had.
     #[error("choose a subnet")]
     Subnet(#[source] AddressError),
@@ -165,6 +197,9 @@ pub enum AttachError {
     /// No address.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// No IPv6 address.
+    #[error(transparent)]
+    Address6(#[from] Address6Error),
     /// No endpoint.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),

@@ -66,6 +66,12 @@ pub enum EndpointError {
     /// The kernel allows a bridge 1,023 ports.
     #[error("the bridge has no free port left: a network holds at most 1023 containers")]
     BridgeFull,
+    /// The interface on which containers sit is gone.
+    #[error("the network's parent {0} is gone")]
+    NoParent(String),
+    /// The interface bears no further link of this kind.
+    #[error("the network's parent is in use: by a link that has it for itself, or by one of another kind")]
+    ParentTaken,
     /// The container has made an interface of that name itself.
     #[error("the container has an interface {0} already")]
     InterfaceExists(String),
@@ -78,7 +84,8 @@ pub enum EndpointError {
 #[derive(Debug)]
 pub(crate) struct Factory {
     pub(crate) bridge: String,
-    pub(crate) bridge_index: u32,
+    /// Another after somebody deleted the bridge and it was made anew.
+    pub(crate) bridge_index: AtomicU32,
     pub(crate) subnet: Subnet,
     /// The bridge's address.
     pub(crate) gateway: Ipv4Addr,
@@ -87,6 +94,8 @@ pub(crate) struct Factory {
     /// Frames pass from container to container.
     pub(crate) icc: bool,
     pub(crate) mtu: u32,
+    /// Addresses are put on links; without, they are mere numbers.
+    pub(crate) ipv4: bool,
     pub(crate) veth_prefix: String,
     counter: AtomicU32,
 }
@@ -99,12 +108,13 @@ impl Factory {
             .map_or(0, |now| now.subsec_nanos().rotate_left(8));
         Self {
             bridge: config.bridge.clone(),
-            bridge_index,
+            bridge_index: AtomicU32::new(bridge_index),
             subnet,
             gateway: config.gateway.unwrap_or(subnet.gateway()),
             routed: !config.policy.internal,
             icc: config.policy.icc,
             mtu: config.mtu,
+            ipv4: config.ipv4,
             veth_prefix: veth_prefix(config),
             counter: AtomicU32::new(start),
         }
@@ -163,7 +173,7 @@ impl Factory {
             .ok_or(EndpointError::Vanished)?;
         let gateway = self.routed.then_some(self.gateway);
         inside
-            .configure_inside(link.index, address, self.subnet, gateway)
+            .configure_inside(link.index, Some(address), self.subnet, gateway)
             .map_err(link_error("set address and route"))?;
         for name in [host_veth.as_str(), self.bridge.as_str()] {
             host.settle(name).map_err(link_error("wait for the link"))?;
@@ -196,7 +206,7 @@ impl Factory {
             on_name(&name);
             let veth = Veth {
                 host_name: &name,
-                master: self.bridge_index,
+                master: self.bridge_index.load(Ordering::Relaxed),
                 mtu: self.mtu,
                 peer_name: interface,
                 peer_mac: mac,

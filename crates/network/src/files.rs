@@ -36,13 +36,13 @@ pub enum FileError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnHost<'a> {
     /// Address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Host name, with or without a domain.
     pub hostname: &'a str,
 }
 
 /// Splits `NAME:ADDRESS` or `NAME=ADDRESS`, the address in brackets or not.
-fn split_entry(entry: &str, gateway: Option<Ipv4Addr>) -> Result<(&str, IpAddr), FileError> {
+fn split_entry(entry: &str, gateway: Option<IpAddr>) -> Result<(&str, IpAddr), FileError> {
     let (name, address) = entry
         .split_once(['=', ':'])
         .ok_or_else(|| FileError::BadHost(entry.to_owned()))?;
@@ -51,7 +51,7 @@ fn split_entry(entry: &str, gateway: Option<Ipv4Addr>) -> Result<(&str, IpAddr),
         return Err(FileError::BadHost(entry.to_owned()));
     }
     if address == HOST_GATEWAY {
-        return Ok((name, gateway.ok_or(FileError::NoGateway)?.into()));
+        return Ok((name, gateway.ok_or(FileError::NoGateway)?));
     }
     let bare = address
         .strip_prefix('[')
@@ -70,7 +70,19 @@ fn split_entry(entry: &str, gateway: Option<Ipv4Addr>) -> Result<(&str, IpAddr),
 pub fn check_extra_hosts(entries: &[String]) -> Result<(), FileError> {
     entries
         .iter()
-        .try_for_each(|entry| split_entry(entry, Some(Ipv4Addr::LOCALHOST)).map(|_| ()))
+        .try_for_each(|entry| split_entry(entry, Some(Ipv4Addr::LOCALHOST.into())).map(|_| ()))
+}
+
+/// The entries of `--add-host` as names and addresses.
+///
+/// # Errors
+/// As [`hosts`].
+pub fn extra_hosts(
+    entries: &[String],
+    gateway: Option<IpAddr>,
+) -> Result<Vec<(String, IpAddr)>, FileError> {
+    let split = |entry| split_entry(entry, gateway).map(|(name, a)| (name.to_owned(), a));
+    entries.iter().map(|entry| split(entry)).collect()
 }
 
 /// Content of /etc/hosts: loopback, the entries of `--add-host`, and the container itself.
@@ -80,7 +92,7 @@ pub fn check_extra_hosts(entries: &[String]) -> Result<(), FileError> {
 pub fn hosts(
     own: Option<OwnHost<'_>>,
     extra: &[String],
-    gateway: Option<Ipv4Addr>,
+    gateway: Option<IpAddr>,
 ) -> Result<String, FileError> {
     let mut content = String::from(
         "127.0.0.1\tlocalhost\n\
@@ -217,7 +229,7 @@ mod tests {
     #[test]
     fn hosts_with_extra_entries_lists_them_before_the_container() {
         let own = OwnHost {
-            address: Ipv4Addr::new(172, 17, 0, 2),
+            address: Ipv4Addr::new(172, 17, 0, 2).into(),
             hostname: "web.example.org",
         };
         let extra = strings(&[
@@ -226,7 +238,7 @@ mod tests {
             "six:[fd00::1]",
             "seven:fd00::2",
         ]);
-        let content = hosts(Some(own), &extra, Some(Ipv4Addr::new(172, 17, 0, 1))).expect("hosts");
+        let content = hosts(Some(own), &extra, Some(Ipv4Addr::new(172, 17, 0, 1).into())).expect("hosts");
         assert!(content.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(content.ends_with(
             "10.0.0.5\tdb\n172.17.0.1\thost\nfd00::1\tsix\nfd00::2\tseven\n\

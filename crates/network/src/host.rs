@@ -7,13 +7,19 @@ use rustix::fs::{Mode, OFlags};
 
 const ROOT: &str = "/proc/sys/net";
 
+/// Reads a switch.
+pub(crate) fn get(path: &str) -> io::Result<String> {
+    Ok(fs::read_to_string(format!("{ROOT}/{path}"))?
+        .trim()
+        .to_owned())
+}
+
 /// Writes a switch unless it has the value already.
-fn set(path: &str, value: &str) -> io::Result<()> {
-    let path = format!("{ROOT}/{path}");
-    if fs::read_to_string(&path)?.trim() == value {
+pub(crate) fn set(path: &str, value: &str) -> io::Result<()> {
+    if get(path)? == value {
         return Ok(());
     }
-    fs::write(&path, value)
+    fs::write(format!("{ROOT}/{path}"), value)
 }
 
 /// Lets the host forward packets between interfaces.
@@ -21,14 +27,17 @@ pub(crate) fn enable_forwarding() -> io::Result<()> {
     set("ipv4/ip_forward", "1")
 }
 
-/// Sets up a bridge: replies to 127.0.0.1 may come back through it, and IPv6 is off, because its
-/// multicast would be copied to each port at each start. Answers what could not be set.
-pub(crate) fn prepare_bridge(bridge: &str) -> Vec<String> {
+/// Sets up a bridge: replies to 127.0.0.1 may come back through it, and IPv6 is off unless wanted,
+/// because its multicast would be copied to each port at each start. Answers what could not be set.
+pub(crate) fn prepare_bridge(bridge: &str, with_ipv6: bool) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Err(error) = set(&format!("ipv4/conf/{bridge}/route_localnet"), "1") {
         warnings.push(format!(
             "published ports are not reachable by 127.0.0.1: route_localnet: {error}"
         ));
+    }
+    if with_ipv6 {
+        return warnings;
     }
     match set(&format!("ipv6/conf/{bridge}/disable_ipv6"), "1") {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -96,7 +96,7 @@ impl Network {
         Ok(outcome?)
     }
 
-    fn plug_at(
+    pub(crate) fn plug_at(
         &self,
         plug: &Plug<'_>,
         address: Ipv4Addr,
@@ -116,8 +116,9 @@ impl Network {
             .link(plug.interface)
             .map_err(failed("find the interface"))?
             .ok_or(EndpointError::Vanished)?;
+        let shown = factory.ipv4.then_some(address);
         inside
-            .configure_inside(link.index, address, factory.subnet, None)
+            .configure_inside(link.index, shown, factory.subnet, None)
             .map_err(failed("set the address"))?;
         for name in [host_veth.as_str(), factory.bridge.as_str()] {
             host.settle(name).map_err(failed("wait for the link"))?;
@@ -146,6 +147,7 @@ impl Network {
     /// The kernel refuses to take back ports; the rest was done.
     pub fn unplug(&self, address: Ipv4Addr) -> Result<(), PublishError> {
         let outcome = self.unpublish(address);
+        self.leave6(address);
         let veth = self.core.members().attached.get(&address).cloned();
         if let Some(veth) = veth {
             if let Ok(mut route) = Route::open() {

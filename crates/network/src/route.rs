@@ -1,5 +1,7 @@
 //! Links, addresses and routes by rtnetlink(7): the requests that Hull makes, and no more.
 
+mod six;
+
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
@@ -55,6 +57,7 @@ const RTA_GATEWAY: u16 = 5;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 
 const STACK_BYTES: usize = 256 << 10;
@@ -74,8 +77,12 @@ pub(crate) struct Link {
     pub(crate) master: u32,
     /// `bridge`, `veth` and so on; empty for hardware.
     pub(crate) kind: String,
+    /// It is switched on.
+    pub(crate) up: bool,
     /// Packets pass: it is up, and the kernel has finished with what follows from that.
     pub(crate) operational: bool,
+    /// Its MAC address, if it has one.
+    pub(crate) mac: Option<MacAddress>,
 }
 
 /// The two ends of a veth pair.
@@ -90,7 +97,7 @@ pub(crate) struct Veth<'a> {
 }
 
 /// `struct ifinfomsg`.
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {
+pub(crate) fn link_header(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {
     let mut header = [0; IFINFOMSG_LEN];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -101,7 +108,7 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_LEN] {
 /// A synchronous rtnetlink connection to the namespace of the thread that opened it.
 #[derive(Debug)]
 pub(crate) struct Route {
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl Route {
@@ -219,6 +226,13 @@ impl Route {
         self.socket.execute(&mut batch)
     }
 
+    /// Brings interface `index` up.
+    pub(crate) fn up(&mut self, index: u32) -> Result<(), NetlinkError> {
+        let mut batch = Batch::new();
+        set_up(&mut batch, index);
+        self.socket.execute(&mut batch)
+    }
+
     /// Takes an address from interface `index`.
     pub(crate) fn delete_address(
         &mut self,
@@ -274,14 +288,16 @@ impl Route {
     pub(crate) fn configure_inside(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
+        address: Option<Ipv4Addr>,
         subnet: Subnet,
         gateway: Option<Ipv4Addr>,
     ) -> Result<(), NetlinkError> {
         let mut batch = Batch::new();
         without_ipv6(&mut batch, index);
         set_up(&mut batch, LOOPBACK_INDEX);
-        add_address(&mut batch, index, address, subnet.prefix());
+        if let Some(address) = address {
+            add_address(&mut batch, index, address, subnet.prefix());
+        }
         set_up(&mut batch, index);
         if let Some(gateway) = gateway {
             add_default_route(&mut batch, NLM_F_EXCL, index, gateway);
@@ -395,7 +411,7 @@ fn address_header(index: u32, prefix: u8) -> [u8; IFADDRMSG_LEN] {
     header
 }
 
-fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
+pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
     batch
         .request(
             RTM_NEWADDR,
@@ -412,7 +428,7 @@ fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
 /// Has interface `index`, or the one named by an attribute that is added, make no link-local
 /// address: without one the kernel sends nothing by IPv6. It must be said before the interface is
 /// up, and is refused, which does no harm, where there is no IPv6 at all.
-fn without_ipv6(batch: &mut Batch, index: u32) -> &mut Batch {
+pub(crate) fn without_ipv6(batch: &mut Batch, index: u32) -> &mut Batch {
     batch
         .request(RTM_NEWLINK, NLM_F_ACK, &link_header(index, 0, 0))
         .nest(IFLA_AF_SPEC, |spec| {
@@ -429,13 +445,21 @@ fn add_default_route(batch: &mut Batch, mode: u16, index: u32, gateway: Ipv4Addr
     header[5] = RTPROT_BOOT;
     header[6] = RT_SCOPE_UNIVERSE;
     header[7] = RTN_UNICAST;
+    if gateway.is_unspecified() {
+        // By the interface itself: whatever is behind it answers for all.
+        header[6] = RT_SCOPE_LINK;
+        batch
+            .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | mode, &header)
+            .u32(RTA_OIF, index);
+        return;
+    }
     batch
         .request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | mode, &header)
         .attr(RTA_GATEWAY, &gateway.octets())
         .u32(RTA_OIF, index);
 }
 
-fn set_up(batch: &mut Batch, index: u32) {
+pub(crate) fn set_up(batch: &mut Batch, index: u32) {
     batch.request(RTM_NEWLINK, NLM_F_ACK, &link_header(index, IFF_UP, IFF_UP));
 }
 
@@ -455,7 +479,12 @@ fn read_link(message: Message<'_>) -> Option<Link> {
         name: netlink::text(attributes.find(IFLA_IFNAME)?)?.to_owned(),
         master: number(IFLA_MASTER).unwrap_or(0),
         kind: kind.unwrap_or_default().to_owned(),
+        up: netlink::u32_at(message.body, 8)? & IFF_UP != 0,
         operational: attributes.find(IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
+        mac: attributes
+            .find(IFLA_ADDRESS)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(MacAddress),
     })
 }
 

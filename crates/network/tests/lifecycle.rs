@@ -134,6 +134,7 @@ fn reopened_network_keeps_the_living_and_removes_strays() {
 
     let live = LiveEndpoint {
         address: kept.address,
+        address6: None,
         host_veth: kept.host_veth.clone(),
         ports,
     };
@@ -174,6 +175,7 @@ fn reopened_network_without_its_bridge_makes_it_anew_for_the_living() {
     ip(&world.host, &format!("link del {BRIDGE}"));
     let live = LiveEndpoint {
         address: kept.address,
+        address6: None,
         host_veth: kept.host_veth.clone(),
         ports: Vec::new(),
     };

@@ -7,6 +7,7 @@
 
 mod network;
 mod record;
+mod six;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, params};
 
 pub use network::{Join, NetworkRecord};
+pub use six::{Endpoint6, Range6};
 pub use record::{
     ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint, Place,
 };

@@ -12,10 +12,11 @@
 use std::net::Ipv4Addr;
 
 use hull_model::Digest;
-use hull_model::spec::{ContainerSpec, PublishedPort};
+use hull_model::spec::{ContainerSpec, PublishedPort, PublishedPort6};
 use serde::{Deserialize, Serialize};
 
 use crate::network::Join;
+use crate::six::Endpoint6;
 
 /// Everything known about a container.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -155,6 +156,9 @@ pub struct Endpoint {
     pub veth: String,
     /// Published ports.
     pub ports: Vec<PublishedPort>,
+    /// Its IPv6 half.
+    #[serde(default)]
+    pub v6: Option<Endpoint6>,
 }
 
 /// A place on one of several networks.
@@ -173,6 +177,13 @@ impl ContainerRecord {
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
         let places = self.places.iter().map(|place| &place.endpoint);
         self.endpoint.iter().chain(places)
+    }
+
+    /// Every port it has published on IPv6 addresses of the host.
+    pub fn published6(&self) -> impl Iterator<Item = &PublishedPort6> {
+        self.endpoints()
+            .filter_map(|endpoint| endpoint.v6.as_ref())
+            .flat_map(|v6| &v6.ports)
     }
 
     /// Every port it has published.

@@ -43,6 +43,8 @@ pub struct DaemonBuilder {
     env: Vec<(String, String)>,
     images: bool,
     small: Option<u32>,
+    /// The named network namespace it runs in.
+    netns: Option<String>,
 }
 
 /// A running daemon and everything it owns.
@@ -53,6 +55,8 @@ pub struct Daemon {
     args: Vec<String>,
     env: Vec<(String, String)>,
     small: Option<u32>,
+    /// The named network namespace it runs in.
+    netns: Option<String>,
     child: Option<Child>,
     forgiving: bool,
     /// The daemon to compare with, when the tests run against Docker.
@@ -116,6 +120,13 @@ impl DaemonBuilder {
         self
     }
 
+    /// Runs it in the network namespace of this name, see ip-netns(8).
+    #[must_use]
+    pub fn netns(mut self, name: &str) -> Self {
+        self.netns = Some(name.to_owned());
+        self
+    }
+
     /// Leaves out the busybox image.
     #[must_use]
     pub fn bare(mut self) -> Self {
@@ -170,6 +181,7 @@ impl DaemonBuilder {
             args: self.args,
             env,
             small: self.small,
+            netns: self.netns,
             child: None,
             forgiving: false,
             peer: Peer::of_environment(),
@@ -251,6 +263,12 @@ impl Daemon {
 
     /// The program, in a mount namespace of its own if its data folder is to be small.
     fn command(&self) -> Command {
+        if let Some(netns) = &self.netns {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net=/run/netns/{netns}"));
+            command.arg(paths::hull());
+            return command;
+        }
         let Some(mebibytes) = self.small else {
             return Command::new(paths::hull());
         };

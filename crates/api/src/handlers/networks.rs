@@ -10,14 +10,14 @@ use hull_api_types::network::{
     NetworkCreateResponse, NetworkDisconnectRequest, NetworkResource, NetworksPruneResponse,
 };
 use hull_engine::Filters;
-use hull_engine::networks::{NetworkDescription, NewNetwork};
+use hull_engine::networks::{NetworkDescription, NewNetwork, is_number};
 
 use super::Eng;
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
 use crate::translate::create::join;
-use crate::translate::time;
+use crate::translate::{six, time};
 
 const FILTERS: [&str; 8] = [
     "dangling", "driver", "id", "label", "label!", "name", "scope", "type",
@@ -71,6 +71,9 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
             .map(|(name, address)| (name.clone(), address.to_string()))
             .collect(),
     });
+    let config = config.filter(|_| own.is_none_or(|own| !own.without_ipv4));
+    let config = config.or_else(|| own.and_then(direct_config));
+    let config6 = own.and_then(six::config);
     let containers = network.containers.iter().map(|record| {
         let place = record.places.iter().find(|p| p.network == network.id);
         let place = place.map(|place| &place.endpoint);
@@ -80,9 +83,10 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
             endpoint_id: record.id.clone(),
             mac_address: endpoint.map(|e| e.mac.clone()).unwrap_or_default(),
             ipv4_address: endpoint
+                .filter(|e| !is_number(e.address))
                 .map(|e| format!("{}/{}", e.address, e.prefix))
                 .unwrap_or_default(),
-            ipv6_address: String::new(),
+            ipv6_address: endpoint.map(six::with_prefix).unwrap_or_default(),
         };
         (record.id.clone(), container)
     });
@@ -100,11 +104,15 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
         ),
         scope: "local".into(),
         driver: network.driver.into(),
-        enable_ipv4: true,
+        enable_ipv4: own.is_none_or(|own| !own.without_ipv4),
+        enable_ipv6: config6.is_some(),
         ipam: Ipam {
-            driver: "default".into(),
+            driver: match own {
+                Some(own) if !own.ipam.is_empty() => own.ipam.clone(),
+                _ => "default".into(),
+            },
             options: None,
-            config: config.into_iter().collect(),
+            config: config.into_iter().chain(config6).collect(),
         },
         internal: own.is_some_and(|own| own.internal),
         attachable: own.is_some_and(|own| own.attachable),
@@ -113,6 +121,22 @@ fn resource(network: &NetworkDescription) -> NetworkResource {
         options,
         ..NetworkResource::default()
     }
+}
+
+/// The addresses of a network whose wire is not Hull's.
+fn direct_config(own: &hull_engine::NetworkRecord) -> Option<IpamConfig> {
+    if !matches!(own.driver.as_str(), "macvlan" | "ipvlan") || own.subnet.is_empty() {
+        return None;
+    }
+    let aux = own.aux_addresses.iter();
+    Some(IpamConfig {
+        subnet: own.subnet.clone(),
+        gateway: own.gateway.map(|a| a.to_string()).unwrap_or_default(),
+        ip_range: own.ip_range.clone(),
+        auxiliary_addresses: aux
+            .map(|(name, address)| (name.clone(), address.to_string()))
+            .collect(),
+    })
 }
 
 fn default_options(bridge: &hull_engine::networks::NetworkInfo) -> BTreeMap<String, String> {
@@ -159,29 +183,27 @@ fn wanted(wire: NetworkCreateRequest) -> Result<NewNetwork, ApiError> {
             "networks of a swarm and networks that are configuration alone are not supported",
         ));
     }
-    if wire.enable_ipv6 == Some(true) || wire.enable_ipv4 == Some(false) {
+    if !matches!(wire.ipam.driver.as_str(), "" | "default" | "null" | "none") {
         return Err(ApiError::not_implemented(
-            "IPv6 on networks is not built yet: leave it out",
+            "address management is by default or null, which leaves addresses to others",
         ));
     }
-    if !matches!(wire.ipam.driver.as_str(), "" | "default") {
-        return Err(ApiError::not_implemented(
-            "address management other than the default one is not built yet",
-        ));
-    }
-    let bad = |text: &'static str| ApiError::new(StatusCode::BAD_REQUEST, text);
-    let mut ranges = wire.ipam.config.into_iter();
-    let range = ranges.next().unwrap_or_default();
-    if ranges.next().is_some() {
-        return Err(bad("a bridge has one subnet: leave the others out"));
-    }
+    let (range, v6) = six::split(wire.ipam.config)?;
     Ok(NewNetwork {
         name: wire.name,
         driver: wire.driver,
+        // Podman's word for it.
+        ipam: match wire.ipam.driver.as_str() {
+            "null" | "none" => "null".to_owned(),
+            _ => String::new(),
+        },
         subnet: range.subnet,
         gateway: range.gateway,
         ip_range: range.ip_range,
         aux_addresses: range.auxiliary_addresses,
+        ipv6: wire.enable_ipv6,
+        v6,
+        without_ipv4: wire.enable_ipv4 == Some(false),
         internal: wire.internal,
         attachable: wire.attachable,
         options: wire.options,

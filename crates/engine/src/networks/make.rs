@@ -14,7 +14,9 @@ use hull_model::{Error, ErrorKind, Result};
 use hull_network::{Network, OpenError, Subnet};
 use hull_state::NetworkRecord;
 
+use super::direct;
 use super::own::{self, option};
+use super::six;
 use crate::clock::now_ns;
 use crate::containers::created_before;
 use crate::{Engine, Filters, random};
@@ -39,10 +41,18 @@ pub struct NewNetwork {
     pub subnet: String,
     /// The bridge's address; empty is the first.
     pub gateway: String,
+    /// Who manages addresses; empty means Hull, `null` nobody.
+    pub ipam: String,
     /// Where addresses come from that nobody asks for.
     pub ip_range: String,
     /// Addresses that no container is given.
     pub aux_addresses: BTreeMap<String, String>,
+    /// It has an IPv6 half, or has none; `None` leaves it to the settings.
+    pub ipv6: Option<bool>,
+    /// What its IPv6 half is to be.
+    pub v6: super::NewRange6,
+    /// It has no IPv4 half.
+    pub without_ipv4: bool,
     /// Nothing but the host and each other can be reached.
     pub internal: bool,
     /// Shown by inspect.
@@ -69,7 +79,7 @@ fn address(what: &str, text: &str) -> Result<Ipv4Addr> {
 
 fn refused(error: OpenError) -> Error {
     match error {
-        OpenError::Overlap { .. } => {
+        OpenError::Overlap { .. } | OpenError::Overlap6 { .. } => {
             let text = "invalid pool request: Pool overlaps with other one on this address space";
             Error::with_source(ErrorKind::Forbidden, text, error)
         }
@@ -78,7 +88,13 @@ fn refused(error: OpenError) -> Error {
             "could not find an available, non-overlapping IPv4 address pool",
             error,
         ),
+        OpenError::Subnet6(_) => Error::with_source(
+            ErrorKind::Unavailable,
+            "could not find an available, non-overlapping IPv6 address pool",
+            error,
+        ),
         OpenError::InvalidName { .. }
+        | OpenError::Outside6 { .. }
         | OpenError::Outside { .. }
         | OpenError::NotABridge { .. } => Error::invalid(own::chain(&error)),
         OpenError::Kernel { .. } | OpenError::Thread(_) => {
@@ -110,6 +126,9 @@ impl Engine {
             ));
         }
         let id = random::id();
+        if direct::asked(&wanted) {
+            return self.create_direct(wanted, &id, &all).await;
+        }
         let warning = warning(&wanted.options);
         let mut record = self.record_of(wanted, &id)?;
         let taken: Vec<Subnet> = all
@@ -121,7 +140,13 @@ impl Engine {
         }
         let mut attempt = 1;
         let network = loop {
-            if !record.subnet_chosen {
+            if let Some(v6) = &mut record.v6 {
+                tokio::task::block_in_place(|| six::settle(v6, &all)).map_err(refused)?;
+            }
+            if record.without_ipv4 {
+                let numbers = six::numbers(&taken).map(|subnet| subnet.to_string());
+                record.subnet = numbers.unwrap_or_default();
+            } else if !record.subnet_chosen {
                 let subnet = hull_network::free_subnet(&taken).map_err(refused)?;
                 record.subnet = subnet.to_string();
             }
@@ -133,11 +158,17 @@ impl Engine {
             match tokio::task::block_in_place(|| Network::open(config, &[])) {
                 Ok(network) => break network,
                 Err(error) => {
-                    let again = matches!(error, OpenError::Overlap { .. });
+                    let again = match error {
+                        OpenError::Overlap { .. } => !record.subnet_chosen,
+                        OpenError::Overlap6 { .. } => {
+                            record.v6.as_ref().is_some_and(|v6| !v6.chosen)
+                        }
+                        _ => false,
+                    };
                     self.state
                         .delete_network(&id)
                         .map_err(crate::internal("cannot delete the network's record"))?;
-                    if record.subnet_chosen || !again || attempt == ATTEMPTS {
+                    if !again || attempt == ATTEMPTS {
                         // What was made before the failure is in nobody's way but the next try's.
                         hull_network::sweep_bridges(&record.bridge, |name| name != record.bridge)
                             .ok();
@@ -149,11 +180,11 @@ impl Engine {
         };
         let name = record.name.clone();
         self.own_networks.add(record, Ok(network)).await;
-        self.network_event("create", &id, &name, None);
+        self.network_event("create", &id, &name, "bridge", None);
         Ok(Created { id, warning })
     }
 
-    fn record_of(&self, wanted: NewNetwork, id: &str) -> Result<NetworkRecord> {
+    pub(super) fn record_of(&self, wanted: NewNetwork, id: &str) -> Result<NetworkRecord> {
         let bridge = match wanted.options.get(option::BRIDGE) {
             Some(bridge) if !bridge.is_empty() => {
                 let exists = hull_network::interface_exists(bridge);
@@ -167,6 +198,7 @@ impl Engine {
             }
             _ => own::bridge_name(&self.settings, id),
         };
+        let v6 = six::range(&wanted, self.settings.ipv6_networks)?;
         let aux = wanted.aux_addresses.into_iter();
         let aux = aux.map(|(name, text)| Ok((name, address("auxiliary address", &text)?)));
         Ok(NetworkRecord {
@@ -183,10 +215,15 @@ impl Engine {
             },
             ip_range: wanted.ip_range,
             aux_addresses: aux.collect::<Result<_>>()?,
+            v6,
+            without_ipv4: wanted.without_ipv4,
             internal: wanted.internal,
             attachable: wanted.attachable,
             options: wanted.options,
             labels: wanted.labels,
+            driver: wanted.driver,
+            ipam: wanted.ipam,
+            made_link: false,
         })
     }
 
@@ -208,9 +245,13 @@ impl Engine {
         let _turn = self.own_networks.turn.lock().await;
         let own = self.own_networks.get(&record.id);
         let own = own.ok_or_else(|| Error::not_found(format!("network {key} not found")))?;
-        if let Ok(network) = &own.network {
-            let users = tokio::task::block_in_place(|| network.destroy());
-            let users = users.map_err(crate::internal("cannot remove the network"))?;
+        {
+            let users = match &own.network {
+                _ if own.direct.is_some() => self.destroy_direct(&own)?,
+                Ok(network) => tokio::task::block_in_place(|| network.destroy())
+                    .map_err(crate::internal("cannot remove the network"))?,
+                Err(_) => 0,
+            };
             if users > 0 {
                 let users = found.containers.iter().map(|c| {
                     let id = c.id.get(..12).unwrap_or(&c.id);
@@ -226,7 +267,7 @@ impl Engine {
                 ));
             }
         }
-        if own.network.is_err() {
+        if own.network.is_err() && own.direct.is_none() {
             // It could not be opened: what an earlier daemon made of it is still there. A bridge
             // that the user named may have become another's.
             let remains = || {
@@ -243,7 +284,7 @@ impl Engine {
         tokio::task::block_in_place(|| self.state.delete_network(&record.id))
             .map_err(crate::internal("cannot delete the network's record"))?;
         self.own_networks.drop_network(&record.id);
-        self.network_event("destroy", &record.id, &record.name, None);
+        self.network_event("destroy", &record.id, &record.name, own.driver(), None);
         Ok(record.name)
     }
 
@@ -279,24 +320,6 @@ impl Engine {
         }
         Ok(removed)
     }
-
-    /// Tells of a change of a network.
-    pub(super) fn network_event(
-        &self,
-        action: &'static str,
-        id: &str,
-        name: &str,
-        container: Option<&str>,
-    ) {
-        let mut facts = BTreeMap::from([
-            ("name".to_owned(), name.to_owned()),
-            ("type".to_owned(), "bridge".to_owned()),
-        ]);
-        if let Some(container) = container {
-            facts.insert("container".to_owned(), container.to_owned());
-        }
-        self.events.emit("network", action, id, facts);
-    }
 }
 
 fn check(wanted: &NewNetwork) -> Result<()> {
@@ -318,7 +341,7 @@ fn check(wanted: &NewNetwork) -> Result<()> {
         ));
     }
     match wanted.driver.as_str() {
-        "" | "bridge" | "default" => Ok(()),
+        "" | "bridge" | "default" | "macvlan" | "ipvlan" => Ok(()),
         driver @ ("host" | "null") => Err(Error::new(
             ErrorKind::Forbidden,
             format!("only one instance of \"{driver}\" network is allowed"),

@@ -350,6 +350,7 @@ pub(super) fn config(
             option::BINDING
         )));
     }
+    super::bandwidth::check_network(record, config.mtu)?;
     config.pool_size = 0;
     config.subnet = subnet(&record.subnet)?;
     config.gateway = record.gateway;

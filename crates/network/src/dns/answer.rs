@@ -6,14 +6,15 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
+use super::quick;
 use super::zones::{Known, Zones};
 
 /// Containers come and go: an answer is old after so many seconds.
-const TTL: u32 = 5;
+pub(super) const TTL: u32 = 5;
 /// What a client without EDNS takes by UDP (RFC 1035).
-const CLASSIC_BYTES: u16 = 512;
+pub(super) const CLASSIC_BYTES: u16 = 512;
 /// What we take and send by UDP (RFC 6891 advises against more).
-const LARGEST_DATAGRAM: u16 = 4096;
+pub(super) const LARGEST_DATAGRAM: u16 = 4096;
 /// The header.
 const SHORTEST: usize = 12;
 
@@ -79,6 +80,20 @@ pub(super) fn decide(
     if !zones.serves(network, client) {
         return Verdict::Ignore;
     }
+    if let Some(verdict) = quick::decide(zones, network, client, bytes, datagram) {
+        return verdict;
+    }
+    decide_any(zones, network, client, bytes, datagram)
+}
+
+/// As [`decide`] for each kind of message, of a container of the network.
+pub(super) fn decide_any(
+    zones: &Zones,
+    network: &str,
+    client: Ipv4Addr,
+    bytes: &[u8],
+    datagram: bool,
+) -> Verdict {
     let message = match read(bytes) {
         None => return Verdict::Ignore,
         Some(Err(reply)) => return Verdict::Reply(reply),

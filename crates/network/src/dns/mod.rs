@@ -14,6 +14,8 @@
 
 mod answer;
 mod gate;
+mod quick;
+pub mod seam;
 mod server;
 mod upstream;
 mod zones;

@@ -29,6 +29,8 @@ const MOST_FORWARDED: usize = 2048;
 const MOST_FORWARDED_EACH: usize = 256;
 /// Streams of one network.
 const MOST_STREAMS: usize = 256;
+/// Streams of one container.
+const MOST_STREAMS_EACH: usize = 32;
 /// Answers under way on one stream.
 const MOST_PENDING: usize = 32;
 /// A stream on which nothing is asked ends.
@@ -238,8 +240,27 @@ async fn forward(
     }
 }
 
+/// A stream among those of its container.
+struct Open {
+    each: Arc<Mutex<HashMap<Ipv4Addr, usize>>>,
+    address: Ipv4Addr,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut each = lock(&self.each);
+        if let Some(count) = each.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                each.remove(&self.address);
+            }
+        }
+    }
+}
+
 async fn serve_streams(shared: Arc<Shared>, network: Arc<str>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(MOST_STREAMS));
+    let each: Arc<Mutex<HashMap<Ipv4Addr, usize>>> = Arc::default();
     loop {
         let Ok((stream, client)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
@@ -255,9 +276,18 @@ async fn serve_streams(shared: Arc<Shared>, network: Arc<str>, listener: TcpList
         let Ok(permit) = Arc::clone(&places).try_acquire_owned() else {
             continue;
         };
+        // Nobody takes all streams from the others.
+        if *lock(&each).entry(address).or_default() >= MOST_STREAMS_EACH {
+            continue;
+        }
+        *lock(&each).entry(address).or_default() += 1;
+        let open = Open {
+            each: Arc::clone(&each),
+            address,
+        };
         let (shared, network) = (Arc::clone(&shared), Arc::clone(&network));
         tokio::spawn(async move {
-            let _permit = permit;
+            let _permit = (permit, open);
             // The client's end of the connection is the client's affair.
             serve_stream(&shared, &network, address, stream).await.ok();
         });

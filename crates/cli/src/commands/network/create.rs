@@ -1,15 +1,13 @@
 //! `hull network create`.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
-use hull_api_types::network::{Ipam, IpamConfig, NetworkCreateRequest};
+use hull_api_types::network::{Ipam, NetworkCreateRequest};
 
 use crate::context::Context;
 use crate::error::CliError;
 use crate::output;
 use crate::spec::{Arity, command};
-use crate::values::environment;
+use crate::values::{environment, subnet};
 
 /// Arguments of `hull network create`.
 #[derive(Debug, Args)]
@@ -17,13 +15,13 @@ pub(crate) struct CreateArgs {
     /// Enable manual container attachment
     #[arg(long)]
     attachable: bool,
-    /// Auxiliary IPv4 addresses used by network driver: NAME=ADDRESS, given to no container
+    /// Auxiliary IPv4 or IPv6 addresses used by network driver: NAME=ADDRESS, given to no container
     #[arg(long, value_name = "map")]
     aux_address: Vec<String>,
     /// Driver to manage the network
     #[arg(short, long, value_name = "string", default_value = "bridge")]
     driver: String,
-    /// IPv4 gateway for the subnet
+    /// IPv4 or IPv6 gateway for the subnet
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     gateway: Vec<String>,
     /// Restrict external access to the network
@@ -77,34 +75,12 @@ async fn run(context: &Context, args: CreateArgs) -> Result<u8, CliError> {
 }
 
 fn request(args: CreateArgs) -> Result<NetworkCreateRequest, String> {
-    let mut config = Vec::new();
-    let auxiliary = environment::pairs(&args.aux_address);
-    let longest = [&args.subnet, &args.gateway, &args.ip_range]
-        .map(Vec::len)
-        .into_iter()
-        .max()
-        .unwrap_or_default();
-    if longest > args.subnet.len() {
-        return Err(
-            "every --gateway and --ip-range needs the --subnet in which it lies".to_owned(),
-        );
-    }
-    if args.subnet.is_empty() && !auxiliary.is_empty() {
-        return Err("--aux-address needs the --subnet in which it lies".to_owned());
-    }
-    let at = |list: &[String], index: usize| list.get(index).cloned().unwrap_or_default();
-    for (index, subnet) in args.subnet.iter().enumerate() {
-        config.push(IpamConfig {
-            subnet: subnet.clone(),
-            gateway: at(&args.gateway, index),
-            ip_range: at(&args.ip_range, index),
-            auxiliary_addresses: if index == 0 {
-                auxiliary.clone()
-            } else {
-                BTreeMap::new()
-            },
-        });
-    }
+    let config = subnet::ranges(
+        &args.subnet,
+        &args.gateway,
+        &args.ip_range,
+        environment::pairs(&args.aux_address),
+    )?;
     let options = environment::pairs(&args.ipam_opt);
     Ok(NetworkCreateRequest {
         name: args.args.into_iter().next().unwrap_or_default(),

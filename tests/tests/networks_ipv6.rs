@@ -1,0 +1,348 @@
+//! IPv6 on networks: addresses, names, ways out and in, seen from inside, from the host and from
+//! another host. All of it in network namespaces: one is the host, on which the daemon runs, the
+//! other its neighbour.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use hull_testkit::{Daemon, Output, Run, wait_until};
+use hull_tests::net::World;
+
+static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// The neighbour's addresses.
+const NEIGHBOUR: &str = "2001:db8:ffff::2";
+const NEIGHBOUR_4: &str = "198.19.255.2";
+/// The host's.
+const HOST: &str = "2001:db8:ffff::1";
+const HOST_4: &str = "198.19.255.1";
+/// Serves one line to each TCP client on port 80 of both versions of IP.
+const SERVER: &str = "while :; do echo -n served | nc -l -p 80; done";
+
+/// A host with a daemon, and its neighbour; gone when dropped.
+struct Hosts {
+    world: Option<World>,
+    host: String,
+    neighbour: String,
+}
+
+impl Deref for Hosts {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        self.world.as_ref().expect("a world")
+    }
+}
+
+impl DerefMut for Hosts {
+    fn deref_mut(&mut self) -> &mut World {
+        self.world.as_mut().expect("a world")
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        // The daemon and its containers first.
+        self.world.take();
+        for name in [&self.host, &self.neighbour] {
+            let _ = Run::new("ip").args(["netns", "del", name]).run();
+        }
+    }
+}
+
+fn ip(command: &str) -> String {
+    Run::new("ip").args(command.split(' ')).ok()
+}
+
+impl Hosts {
+    fn new(args: &[&str]) -> Self {
+        let id = format!(
+            "{:x}x{:x}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let mut hosts = Self {
+            world: None,
+            host: format!("hv6h{id}"),
+            neighbour: format!("hv6n{id}"),
+        };
+        let (host, neighbour) = (&hosts.host, &hosts.neighbour);
+        ip(&format!("netns add {host}"));
+        ip(&format!("netns add {neighbour}"));
+        for command in [
+            format!("-n {host} link set lo up"),
+            format!("-n {neighbour} link set lo up"),
+            format!("-n {host} link add up0 type veth peer name up0 netns {neighbour}"),
+            format!("-n {host} addr add {HOST}/64 dev up0 nodad"),
+            format!("-n {host} addr add {HOST_4}/30 dev up0"),
+            format!("-n {neighbour} addr add {NEIGHBOUR}/64 dev up0 nodad"),
+            format!("-n {neighbour} addr add {NEIGHBOUR_4}/30 dev up0"),
+            format!("-n {host} link set up0 up"),
+            format!("-n {neighbour} link set up0 up"),
+            format!("-n {host} route add default via {NEIGHBOUR}"),
+        ] {
+            ip(&command);
+        }
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
+        within(host, || {
+            // So that ::1 leads to published ports, where the host has the switch at all.
+            let _ = std::fs::write(switch, "0");
+        });
+        let mut builder = Daemon::builder().netns(host);
+        for arg in args {
+            builder = builder.arg(*arg);
+        }
+        hosts.world = Some(World::from(builder.start()));
+        hosts
+    }
+
+    /// Runs a program on the host.
+    fn on_host(&self, command: &str) -> Output {
+        let whole = format!("netns exec {} {command}", self.host);
+        Run::new("ip").args(whole.split(' ')).run()
+    }
+
+    /// Whether the neighbour gets an answer from an address.
+    fn neighbour_reaches(&self, address: &str) -> bool {
+        let whole = format!("netns exec {} ping -c 1 -W 1 {address}", self.neighbour);
+        Run::new("ip").args(whole.split(' ')).run().code == 0
+    }
+
+    /// The bridge with this address.
+    fn bridge_of(&self, address: &str) -> Option<String> {
+        let out = ip(&format!("-n {} -o addr", self.host));
+        let line = out
+            .lines()
+            .find(|line| line.contains(&format!(" {address}")))?;
+        line.split_whitespace().nth(1).map(str::to_owned)
+    }
+
+    /// The IPv6 half of what inspect says of a network, as SUBNET GATEWAY.
+    fn range(&self, network: &str) -> String {
+        let template = "{{.EnableIPv6}}{{range .IPAM.Config}} {{.Subnet}} {{.Gateway}}{{end}}";
+        self.ok(["network", "inspect", "-f", template, network])
+    }
+}
+
+/// Does something in the named network namespace.
+fn within<T: Send>(netns: &str, act: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(format!("/run/netns/{netns}")).expect("open the namespace");
+    std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                let kind = rustix::thread::LinkNameSpaceType::Network;
+                rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))
+                    .expect("enter the namespace");
+                act()
+            })
+            .join()
+            .expect("it does not panic")
+    })
+}
+
+/// What is sent there, as seen from a namespace.
+fn read_from(netns: &str, address: &str) -> Option<String> {
+    let address: SocketAddr = address.parse().expect("an address and port");
+    within(netns, || {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    })
+}
+
+fn serves(netns: &str, address: &str) -> bool {
+    wait_until(Duration::from_secs(10), || {
+        read_from(netns, address).as_deref() == Some("served")
+    })
+}
+
+/// The lines that a script writes in a container.
+fn lines(world: &World, name: &str, script: &str) -> Vec<String> {
+    let out = world.inside(name, script).stdout;
+    out.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn dual_stack_network_has_addresses_routes_and_names_of_both_kinds() {
+    let hosts = Hosts::new(&[]);
+    hosts.ok(["network", "create", "--ipv6", "both"]);
+    let range = hosts.range("both");
+    let subnet = range.split(' ').nth(3).expect("an IPv6 subnet").to_owned();
+    assert!(range.starts_with("true ") && subnet.starts_with("fd") && subnet.ends_with("::/64"));
+    hosts.sleeper("one", &["--network", "both", "--network-alias", "uno"]);
+    hosts.sleeper("two", &["--network", "both"]);
+    let one = hosts.place("one", "both", "GlobalIPv6Address");
+    assert_eq!(format!("{one}/64").replace("::2/", "::/"), subnet);
+    assert_eq!(hosts.place("one", "both", "GlobalIPv6PrefixLen"), "64");
+    let gateway = hosts.place("one", "both", "IPv6Gateway");
+    assert_eq!(gateway, one.replace("::2", "::1"));
+    let template = "{{range .Containers}}{{.IPv6Address}} {{end}}";
+    let listed = hosts.ok(["network", "inspect", "-f", template, "both"]);
+    assert!(listed.contains(&format!("{one}/64")), "{listed}");
+
+    let inside = hosts
+        .inside("one", "ip -6 addr show eth0; ip -6 route")
+        .stdout;
+    assert!(
+        inside.contains(&one) && !inside.contains("tentative"),
+        "{inside}"
+    );
+    assert!(
+        inside.contains(&format!("default via {gateway}")),
+        "{inside}"
+    );
+    let hosts_file = hosts.inside("one", "cat /etc/hosts").stdout;
+    assert!(hosts_file.contains(&format!("{one}\t")), "{hosts_file}");
+    let two = hosts.place("two", "both", "GlobalIPv6Address");
+    for name in [two.as_str(), &gateway, NEIGHBOUR, NEIGHBOUR_4, "two"] {
+        assert!(hosts.reaches("one", name), "{name}");
+    }
+    assert_eq!(hosts.on_host(&format!("ping -c 1 -W 1 {one}")).code, 0);
+    // By name, in both kinds, and back.
+    let found = hosts.inside("two", "nslookup uno").stdout;
+    assert!(found.contains(&one), "{found}");
+    assert!(
+        found.contains(&hosts.place("one", "both", "IPAddress")),
+        "{found}"
+    );
+    let back = hosts.inside("two", &format!("nslookup {one}")).stdout;
+    assert!(back.contains("one.both"), "{back}");
+    let host = hosts
+        .inside("two", "nslookup -type=AAAA host.docker.internal")
+        .stdout;
+    assert!(host.contains(&gateway), "{host}");
+    // An alias of nobody has none, and one without IPv6 is not missing.
+    hosts.ok(["network", "create", "--ipv6=false", "four"]);
+    assert!(hosts.range("four").starts_with("false "));
+    hosts.sleeper("old", &["--network", "four"]);
+    assert_eq!(hosts.place("old", "four", "GlobalIPv6Address"), "");
+    assert_eq!(lines(&hosts, "old", "ip -6 addr show eth0").len(), 0);
+    hosts.ok(["network", "connect", "four", "two"]);
+    let found = hosts.inside("two", "nslookup -type=AAAA old").stdout;
+    assert!(!found.contains("NXDOMAIN"), "{found}");
+    // Gone with the network.
+    hosts.ok(["rm", "-f", "one", "two"]);
+    let bridge = hosts.bridge_of(&format!("{gateway}/64")).expect("a bridge");
+    hosts.ok(["network", "rm", "both"]);
+    assert!(!ip(&format!("-n {} link", hosts.host)).contains(&bridge));
+}
+
+#[test]
+fn addresses_asked_for_are_given_and_what_overlaps_is_refused() {
+    let hosts = Hosts::new(&[]);
+    hosts.ok([
+        "network",
+        "create",
+        "--ipv6",
+        "--subnet",
+        "10.233.1.0/24",
+        "--subnet",
+        "fd77:1::/64",
+        "--gateway",
+        "fd77:1::ff",
+        "--gateway",
+        "10.233.1.9",
+        "--ip-range",
+        "fd77:1::100/124",
+        "--aux-address",
+        "router=fd77:1::100",
+        "said",
+    ]);
+    assert_eq!(
+        hosts.range("said"),
+        "true 10.233.1.0/24 10.233.1.9 fd77:1::/64 fd77:1::ff"
+    );
+    let template = "{{range .IPAM.Config}}{{.IPRange}}{{.AuxiliaryAddresses}}{{end}}";
+    let shown = hosts.ok(["network", "inspect", "-f", template, "said"]);
+    assert!(
+        shown.contains("fd77:1::100/124map[router:fd77:1::100]"),
+        "{shown}"
+    );
+    hosts.sleeper("next", &["--network", "said"]);
+    assert_eq!(
+        hosts.place("next", "said", "GlobalIPv6Address"),
+        "fd77:1::101"
+    );
+    hosts.sleeper(
+        "asked",
+        &[
+            "--network",
+            "said",
+            "--ip6",
+            "fd77:1::42",
+            "--ip",
+            "10.233.1.42",
+        ],
+    );
+    assert_eq!(
+        hosts.place("asked", "said", "GlobalIPv6Address"),
+        "fd77:1::42"
+    );
+    let ipam = hosts.inspect(
+        "asked",
+        "{{json (index .NetworkSettings.Networks \"said\").IPAMConfig}}",
+    );
+    assert!(ipam.contains("\"IPv6Address\":\"fd77:1::42\""), "{ipam}");
+    // It keeps the address when it starts again.
+    hosts.ok(["restart", "-t", "0", "asked"]);
+    assert_eq!(
+        hosts.place("asked", "said", "GlobalIPv6Address"),
+        "fd77:1::42"
+    );
+    let run = ["run", "--rm", "--network", "said", "--ip6"];
+    let run = |address: &str| {
+        let whole = run.iter().copied().chain([address, "busybox", "true"]);
+        hosts.hull(whole)
+    };
+    run("fd77:1::42").fails_saying(125, "Address already in use");
+    run("fd77:2::42").fails_saying(125, "no configured subnet contains IP address fd77:2::42");
+    run("fd77:1::ff").fails_saying(125, "not usable");
+    let create = |args: &[&str]| {
+        let whole = ["network", "create"].iter().chain(args).chain(&["no"]);
+        hosts.hull(whole)
+    };
+    let overlaps = "Pool overlaps with other one";
+    create(&["--subnet", "fd77:1::/48"]).fails_saying(1, overlaps);
+    create(&["--ipv6", "--subnet", "2001:db8:ffff::/64"]).fails_saying(1, overlaps);
+    create(&["--ipv6", "--subnet", "fe80::/64"]).fails_saying(1, "not usable");
+    create(&[
+        "--ipv6",
+        "--subnet",
+        "fd77:9::/64",
+        "--gateway",
+        "fd77:8::1",
+    ])
+    .fails_saying(1, "no matching subnet");
+    create(&["--ipv6=false", "--ipv4=false"]).fails_saying(1, "needs IPv6");
+    create(&["--ipv6=false", "--subnet", "fd77:9::/64"]).fails_saying(1, "without IPv6");
+    // The host's own routes are avoided, and those of networks that are there.
+    ip(&format!(
+        "-n {} route add fd00::/8 via {NEIGHBOUR}",
+        hosts.host
+    ));
+    create(&["--ipv6"]).fails_saying(1, "IPv6 address pool");
+    ip(&format!(
+        "-n {} route del fd00::/8 via {NEIGHBOUR}",
+        hosts.host
+    ));
+    for name in ["a", "b"] {
+        hosts.ok(["network", "create", "--ipv6", name]);
+    }
+    let [a, b] = ["a", "b"].map(|name| hosts.range(name).split(' ').nth(3).map(str::to_owned));
+    // Two of one prefix.
+    assert_ne!(a, b);
+    let global = |subnet: &Option<String>| {
+        subnet
+            .as_deref()
+            .and_then(|s| s.get(..14))
+            .map(str::to_owned)
+    };
+    assert_eq!(global(&a), global(&b));
+}
