@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use hull_proto::message::LISTEN_FD;
-use hull_sandbox::{Container, Server, Setup};
+use hull_sandbox::{Either, Server, Setup};
 use hull_sys::signal::{self, SignalSet};
 use hull_sys::{inherited, proc};
 
@@ -61,11 +61,11 @@ fn run() -> anyhow::Result<()> {
     } else {
         |text: &str| eprintln!("hull-shim: {text}")
     };
-    let mut container = Container::new();
+    let mut sandbox = Either::new();
     let (listener, dir) = if args.standby {
-        container.ask_host();
+        sandbox.ask_host();
         match standby::wait(given, &args.dir)? {
-            Some(sandbox) => sandbox,
+            Some(found) => found,
             None => return Ok(()),
         }
     } else {
@@ -77,6 +77,6 @@ fn run() -> anyhow::Result<()> {
         dir,
         report,
     };
-    Server::new(container, setup)?.run()?;
+    Server::new(sandbox, setup)?.run()?;
     Ok(())
 }

@@ -302,7 +302,7 @@ fn mount_namespace(pid: u32) -> Option<OwnedFd> {
 }
 
 /// A failure with every cause in its message.
-fn failed(error: &LaunchError) -> Failure {
+pub(crate) fn failed(error: &LaunchError) -> Failure {
     let mut message = error.to_string();
     let mut cause = match error.kind() {
         // The user's own mistake: the message has the reason in the words he knows.

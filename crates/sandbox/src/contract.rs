@@ -75,6 +75,28 @@ pub trait Sandbox {
         None
     }
 
+    /// Takes what the user ought to know and no request was there to be answered with.
+    fn notices(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Sets the size of a process's terminal, of which `terminal` is our end.
+    ///
+    /// # Errors
+    /// If it cannot be set.
+    fn resize(
+        &mut self,
+        _pid: u32,
+        terminal: BorrowedFd<'_>,
+        rows: u16,
+        cols: u16,
+    ) -> Result<(), Failure> {
+        hull_sys::tty::set_size(terminal, rows, cols).map_err(|errno| Failure {
+            kind: hull_model::ErrorKind::Internal,
+            message: format!("cannot set the size of the terminal: {errno}"),
+        })
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

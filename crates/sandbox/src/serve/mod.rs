@@ -233,6 +233,11 @@ impl<S: Sandbox> Server<S> {
             self.reap();
         } else if token == self.backend.token() {
             self.reap();
+            self.check_oom();
+            for text in self.sandbox.notices() {
+                (self.setup.report)(&text);
+                self.announce(&Event::Warning(text));
+            }
         } else if self
             .oom
             .as_ref()

@@ -1,6 +1,6 @@
 //! epoll, with a number for each thing watched.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -69,6 +69,13 @@ impl Poller {
                 (data.u64(), flags)
             })
             .collect())
+    }
+}
+
+impl AsFd for Poller {
+    /// Readable when something is ready.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the daemon asks for, one method for each request.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use hull_model::ErrorKind;
 use hull_proto::message::{Attach, Event, ExecLaunch, Launch, Status};
 use hull_proto::{Failure, Reply, Request};
+use rustix::event::epoll::EventFlags;
 
 use super::session::{Manner, Session};
 use super::{FIRST, FORGET_LIMIT, Server, State, wall_ns};
@@ -112,6 +113,11 @@ impl<S: Sandbox> Server<S> {
         };
         let mut process = self.sandbox.launch(&launch.plan, fds, stdio)?;
         self.started_at_ns = wall_ns();
+        if let Some(fd) = self.sandbox.watch() {
+            self.backend
+                .set(&self.poller, fd, EventFlags::IN)
+                .map_err(streams_failed)?;
+        }
         let (pid, warnings) = (process.pid, std::mem::take(&mut process.warnings));
         let manner = Manner {
             exec: None,
@@ -240,15 +246,14 @@ impl<S: Sandbox> Server<S> {
     }
 
     fn resize(&mut self, exec: Option<&str>, rows: u16, cols: u16) -> Answer {
-        let session = self.live_session(exec)?;
-        let terminal = session
-            .terminal
-            .as_ref()
+        let pid = self.live_session(exec)?.pid;
+        let terminal = self
+            .sessions
+            .values()
+            .find(|session| session.is_running() && session.pid == pid)
+            .and_then(|session| session.terminal.as_ref())
             .ok_or_else(|| conflict("the process has no terminal"))?;
-        hull_sys::tty::set_size(terminal, rows, cols).map_err(|errno| Failure {
-            kind: ErrorKind::Internal,
-            message: format!("cannot set the size of the terminal: {errno}"),
-        })?;
+        self.sandbox.resize(pid, terminal.as_fd(), rows, cols)?;
         Ok(Reply::Done)
     }
 

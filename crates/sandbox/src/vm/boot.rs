@@ -1,0 +1,127 @@
+//! A plan becomes a machine, with the ends of its channel and console that stay with us.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use hull_hypervisor::{Accelerator, Disk, Guest, Hypervisor as _, Machine, Nic, qemu::Qemu};
+use hull_model::ErrorKind;
+use hull_proto::Failure;
+use hull_proto::guest::PORT_NAME;
+use hull_proto::vm::VmPlan;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use super::cell::HostCell;
+
+/// What every guest's kernel is told. It says little, since each line costs time; a kernel that
+/// panics, or is told to reboot, ends at once.
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init";
+
+/// A machine that was booted.
+pub(super) struct Booted {
+    pub(super) guest: Box<dyn Guest>,
+    /// Our end of the channel to its agent.
+    pub(super) channel: OwnedFd,
+    /// Our end of its console.
+    pub(super) console: OwnedFd,
+}
+
+pub(super) fn failed(message: impl Into<String>) -> Failure {
+    Failure {
+        kind: ErrorKind::Internal,
+        message: message.into(),
+    }
+}
+
+/// Boots the machine of the plan.
+pub(super) fn boot(
+    plan: &VmPlan,
+    fds: Vec<OwnedFd>,
+    cell: &HostCell<'_>,
+) -> Result<Booted, Failure> {
+    let pair = || {
+        rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|errno| {
+            failed(format!(
+                "cannot make a socket for a virtual machine: {errno}"
+            ))
+        })
+    };
+    let ((channel, their_channel), (console, their_console)) = (pair()?, pair()?);
+    let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+    let disks = plan.disks.iter().map(|disk| {
+        Ok(Disk {
+            file: open_disk(&disk.path, disk.read_only)?,
+            read_only: disk.read_only,
+            serial: disk.serial.clone(),
+        })
+    });
+    let disks = disks.collect::<Result<_, Failure>>()?;
+    let nics = plan.nics.iter().map(|nic| {
+        let tap = fds.get_mut(nic.tap).and_then(Option::take);
+        Ok(Nic {
+            tap: tap.ok_or_else(|| failed("the tap of a virtual machine was not sent along"))?,
+            mac: nic.mac.clone(),
+            mtu: nic.mtu,
+        })
+    });
+    let nics = nics.collect::<Result<_, Failure>>()?;
+    let machine = Machine {
+        kernel: plan.kernel.clone(),
+        initrd: Some(plan.initrd.clone()),
+        command_line: format!("{COMMAND_LINE} {}", plan.command_line)
+            .trim_end()
+            .to_owned(),
+        processors: plan.processors,
+        memory: plan.memory,
+        disks,
+        nics,
+        shares: Vec::new(),
+        console: their_console,
+        channel: their_channel,
+        channel_name: PORT_NAME.into(),
+    };
+    let accelerator = if plan.kvm {
+        Accelerator::Kvm
+    } else {
+        Accelerator::Emulation
+    };
+    let guest = Qemu::new(plan.hypervisor.clone(), accelerator)
+        .boot(machine, cell)
+        .map_err(|error| failed(format!("cannot boot the virtual machine: {error}")))?;
+    Ok(Booted {
+        guest,
+        channel,
+        console,
+    })
+}
+
+/// A disk's file, which must be one: the path is the daemon's, what lies there may be anything.
+fn open_disk(path: &Path, read_only: bool) -> Result<OwnedFd, Failure> {
+    let access = if read_only {
+        OFlags::RDONLY
+    } else {
+        OFlags::RDWR
+    };
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let open = || {
+        let file = rustix::fs::open(path, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&file)?;
+        match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+            rustix::fs::FileType::RegularFile | rustix::fs::FileType::BlockDevice => Ok(file),
+            _ => Err(Errno::INVAL),
+        }
+    };
+    open().map_err(|errno| {
+        failed(format!(
+            "cannot open the disk {} of the virtual machine: {errno}",
+            path.display()
+        ))
+    })
+}
