@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{cargo, host_triple, root, run, target};
 
 /// The targets, as `crates/fuzz-checks` names them.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 16] = [
     "config",
     "process",
     "seccomp",
@@ -27,6 +27,10 @@ const TARGETS: [&str; 12] = [
     "images",
     "tars",
     "unpack",
+    "dns-questions",
+    "dns-replies",
+    "guest-frames",
+    "guest-messages",
 ];
 /// How long one target runs unless told.
 const SECONDS: &str = "60";

@@ -21,6 +21,8 @@ const AGENT: &str = env!("CARGO_BIN_EXE_hull-agent");
 const SECOND: u64 = 1_000_000_000;
 /// How long a machine may take to end.
 const END: Duration = Duration::from_secs(20);
+/// Memory of the agent's own besides its program, KiB.
+const OWN_MEMORY: u64 = 2048;
 
 struct Machine {
     qemu: Child,
@@ -233,7 +235,7 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
         panic!("{reply:?}")
     };
     peer.until("ready", |peer| peer.text(0) == "ready\n");
-    println!(
+    eprintln!(
         "agent after {} ms, channel after {} ms, process after {} ms of the guest",
         hello.boot.started_ns / 1_000_000,
         hello.boot.ready_ns / 1_000_000,
@@ -251,7 +253,7 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
     assert!(text.contains("64 MiB"), "{text}");
     let script = "hostname; cat /etc/hosts; cat /proc/net/route; cat /proc/1/status; date +%s; \
         cat /sys/class/net/eth0/mtu; ls /hull /newroot; touch /written; cat /proc/self/cgroup";
-    peer.exec(1, process(&["sh", "-c", &script]), CONNECTED);
+    peer.exec(1, process(&["sh", "-c", script]), CONNECTED);
     let (_, text) = peer.finish(1, &BOTH);
     assert!(text.starts_with("inside\n10.9.8.1 neighbour\n"), "{text}");
     assert!(text.contains("eth0\t00000000\t0108090A"), "{text}");
@@ -340,11 +342,11 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
     peer.until("all of it", |peer| peer.over.contains(&stream));
     assert!(peer.output.get(&stream) == Some(&data));
     assert_eq!(peer.finish(5, &BOTH).0, 0);
-    println!("2 MiB there and back in {:?}", started.elapsed());
+    eprintln!("2 MiB there and back in {:?}", started.elapsed());
     let started = Instant::now();
     peer.exec(6, process(&["true"]), CONNECTED);
     assert_eq!(peer.finish(6, &BOTH).0, 0);
-    println!("exec of true in {:?}", started.elapsed());
+    eprintln!("exec of true in {:?}", started.elapsed());
 
     // The agent itself: what it takes, seen by a container that sees it.
     peer.end_input(0);
@@ -385,25 +387,33 @@ fn guest_with_a_shim_that_breaks_a_rule_or_goes_powers_off() {
         kind == ErrorKind::Internal && text.contains("/etc"),
         "{text}"
     );
-    machine
-        .peer
-        .launch(plan(root, "/hull/guest", &["sleep", "1000"]), CONNECTED);
-    // The agent, seen by one who may see everything.
-    let text = GuestRequest::Exec(Box::new(hull_proto::guest::GuestExec {
+    let mut launch = plan(root, "/hull/guest", &["sleep", "1000"]);
+    launch.namespaces.pid = hull_proto::plan::Namespace::Host;
+    machine.peer.launch(launch, CONNECTED);
+    // The agent, seen by one who may see it.
+    let look = GuestRequest::Exec(Box::new(hull_proto::guest::GuestExec {
         session: 1,
-        process: process(&["id"]),
+        process: process(&["cat", "/proc/1/status"]),
         stdio: CONNECTED,
         privileged: true,
         ..Default::default()
     }));
     assert!(matches!(
-        machine.peer.call(text),
+        machine.peer.call(look),
         GuestReply::Started { .. }
     ));
-    assert_eq!(
-        machine.peer.finish(1, &BOTH),
-        (0, "uid=0 gid=0 groups=0\n".into())
+    let (_, text) = machine.peer.finish(1, &BOTH);
+    let number = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|n| n.parse::<u64>().ok()).expect("kB")
+    };
+    eprintln!(
+        "agent: {} KiB resident, {} KiB of them its own",
+        number("VmRSS:"),
+        number("RssAnon:")
     );
+    assert!(number("RssAnon:") < OWN_MEMORY, "{text}");
     let mut noise = Vec::new();
     wire::put_data(&mut noise, StreamId::new(0, Channel::Stdout), b"x");
     machine.peer.send(&noise);

@@ -6,10 +6,12 @@
 
 mod bundle;
 mod documents;
+mod guest;
 mod harmless;
 mod layers;
 mod mounts;
 pub mod mutate;
+mod names;
 mod seccomp;
 mod texts;
 
@@ -17,7 +19,7 @@ mod texts;
 pub type Check = fn(&[u8]);
 
 /// Each target's name and check.
-pub const TARGETS: [(&str, Check); 12] = [
+pub const TARGETS: [(&str, Check); 16] = [
     ("config", bundle::config),
     ("process", bundle::process),
     ("seccomp", seccomp::check),
@@ -30,6 +32,10 @@ pub const TARGETS: [(&str, Check); 12] = [
     ("images", documents::image),
     ("tars", layers::tar),
     ("unpack", layers::unpack),
+    ("dns-questions", names::question),
+    ("dns-replies", names::reply),
+    ("guest-frames", guest::frames),
+    ("guest-messages", guest::messages),
 ];
 
 /// The check of a target.
