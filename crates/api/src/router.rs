@@ -7,8 +7,8 @@ use hull_engine::Engine;
 
 use crate::error::ApiError;
 use crate::handlers::{
-    archive, commit, containers, copy, disk, distribution, exec, gc, image_list, images, lists,
-    networks, search, streams, system, volumes,
+    archive, commit, containers, copy, disk, distribution, exec, gc, image_list, images, kernels,
+    lists, network_check, networks, search, streams, system, volumes,
 };
 
 /// All routes over an engine. Versions are taken off the path before.
@@ -18,6 +18,7 @@ pub(crate) fn router(engine: Arc<Engine>) -> Router {
         .merge(container_routes())
         .merge(image_routes())
         .merge(other_routes())
+        .merge(kernels::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_found)
         .with_state(engine)
@@ -109,6 +110,7 @@ fn other_routes() -> Router<Arc<Engine>> {
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
+        .route("/hull/networks/check", post(network_check::check))
         .route(
             "/networks/{name}",
             get(networks::inspect).delete(networks::remove),

@@ -1,6 +1,8 @@
 //! All commands: the one list that names them.
 
-use crate::commands::{container, daemon, image, inspect, manifest, network, system, volume};
+use crate::commands::{
+    container, daemon, image, inspect, kernel, manifest, network, system, volume,
+};
 use crate::spec::Spec;
 
 /// Groups of commands and what they are about.
@@ -8,6 +10,7 @@ pub(crate) const GROUPS: &[(&str, &str)] = &[
     ("container", "Manage containers"),
     ("daemon", "Run or stop the daemon"),
     ("image", "Manage images"),
+    ("kernel", "Manage the kernels of virtual machines"),
     (
         "manifest",
         "Manage manifest lists: images for several platforms",
@@ -59,11 +62,16 @@ pub(crate) static SPECS: &[&Spec] = &[
     &image::search::SPEC,
     &image::tag::SPEC,
     &inspect::SPEC,
+    &kernel::choose::SPEC,
+    &kernel::install::SPEC,
+    &kernel::list::SPEC,
+    &kernel::remove::SPEC,
     &manifest::annotate::SPEC,
     &manifest::create::SPEC,
     &manifest::inspect::SPEC,
     &manifest::push::SPEC,
     &manifest::remove::SPEC,
+    &network::check::SPEC,
     &network::connect::SPEC,
     &network::create::SPEC,
     &network::disconnect::SPEC,

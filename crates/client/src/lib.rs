@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod hijack;
 mod images;
+mod kernels;
 mod networks;
 mod query;
 mod registry;

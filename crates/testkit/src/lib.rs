@@ -8,6 +8,7 @@ pub mod command;
 pub mod daemon;
 pub mod fixtures;
 pub mod http;
+pub mod kernel;
 pub mod machine;
 pub mod paths;
 pub mod residue;

@@ -51,7 +51,7 @@ pub(crate) async fn gc(State(engine): Eng, uri: Uri) -> ApiResult {
     })
 }
 
-fn nanos(time: SystemTime) -> u64 {
+pub(super) fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

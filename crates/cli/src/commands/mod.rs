@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod each;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod kernel;
 pub(crate) mod manifest;
 pub(crate) mod network;
 pub(crate) mod prune;

@@ -42,7 +42,7 @@ const SKELETON_FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf
 
 /// A layer below all others with the mount points that an image may lack, so that they need not
 /// be made in each container, and are no change of it.
-pub(super) fn skeleton(settings: &Settings) -> PathBuf {
+pub(crate) fn skeleton(settings: &Settings) -> PathBuf {
     settings.data_dir.join("skeleton")
 }
 

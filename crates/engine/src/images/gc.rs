@@ -145,7 +145,7 @@ impl Engine {
             Ok(engine.images.store.gc(&policy, &|id| needs.has(id))?)
         })
         .await?;
-        report.reclaimed_bytes += self.sweep_kept().await?;
+        report.reclaimed_bytes += self.sweep_unneeded().await?;
         for image in &report.images {
             for name in &image.names {
                 self.events.emit("image", "untag", name, name_fact(name));

@@ -1,5 +1,6 @@
 //! Use-cases of images: thin over the image store, which does the work on blocking threads.
 
+mod block;
 mod distribution;
 pub mod gc;
 mod graph;
@@ -247,7 +248,7 @@ impl Engine {
                 }
             }
         }
-        self.sweep_kept().await?;
+        self.sweep_unneeded().await?;
         Ok(removed)
     }
 
@@ -306,7 +307,7 @@ impl Engine {
                 .prune(all, &wanted, &|id| needs.has(id))?)
         })
         .await?;
-        let freed = freed + self.sweep_kept().await?;
+        let freed = freed + self.sweep_unneeded().await?;
         for one in &removed {
             match one {
                 Removed::Untagged(tag) => self.events.emit("image", "untag", tag, name_fact(tag)),
