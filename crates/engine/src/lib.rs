@@ -170,6 +170,7 @@ impl Engine {
         engine.take_over_bandwidth(&found);
         engine.adopt(found).await;
         engine.start_gc(all_known);
+        networks::watch::start(&engine, &engine.own_networks.firewall);
         Ok(engine)
     }
 

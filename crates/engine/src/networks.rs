@@ -3,6 +3,7 @@
 pub(crate) mod bandwidth;
 pub(crate) mod egress;
 mod direct;
+mod check;
 mod join;
 mod links;
 mod make;
@@ -12,6 +13,7 @@ mod publish;
 pub(crate) mod six;
 mod told;
 mod usual6;
+pub(crate) mod watch;
 
 use std::sync::Arc;
 
@@ -25,6 +27,7 @@ use crate::settings::Settings;
 use crate::{Engine, containers};
 
 pub use publish::PortChange;
+pub use check::{NetworkFault, NetworkReport};
 pub use make::{Created, NewNetwork};
 pub use six::{NewRange6, gateway6, is_number};
 pub use usual6::Ipv6Networks;

@@ -8,6 +8,7 @@
 
 mod addr;
 mod addr6;
+mod admission;
 pub mod bandwidth;
 mod config;
 mod config6;
@@ -25,6 +26,7 @@ mod fault;
 mod firewall;
 mod host;
 mod host6;
+mod host_address;
 mod isolated;
 mod isolated_pool;
 pub mod netlink;
@@ -43,6 +45,7 @@ mod sockets;
 mod survey;
 mod sysctl;
 mod table;
+mod table6;
 mod table_read;
 mod turn;
 mod types;
@@ -71,7 +74,9 @@ pub use network::Network;
 pub use plug::{Plug, Plugged, lead_out};
 pub use ports::PortError;
 pub use six::{free_subnet6, host_has_ipv6, lead_out6, overlap6};
-pub use survey::{free_subnet, interface_exists, overlap, remove_table, sweep_bridges};
+pub use survey::{
+    free_subnet, interface_exists, overlap, remove_table, sweep_bridges, tables_dropping_input,
+};
 pub use sysctl::{InterfaceSysctl, SysctlError, interface_sysctls, set_interface_sysctls};
 pub use types::{InvalidMac, InvalidSubnet, MacAddress, Subnet};
 pub use types6::{InvalidSubnet6, Subnet6};

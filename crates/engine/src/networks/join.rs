@@ -317,6 +317,25 @@ impl Engine {
         own.map_or("bridge", |own| own.driver())
     }
 
+    /// Sets up what a new interface on the network `id` needs in the place of one that was lost.
+    pub(super) fn connect_again(
+        &self,
+        record: &ContainerRecord,
+        id: &str,
+        netns: BorrowedFd<'_>,
+    ) -> Result<()> {
+        if let Some(endpoint) = &record.endpoint {
+            return hull_network::lead_out(netns, hull_network::INTERFACE, endpoint.gateway)
+                .map_err(crate::internal("cannot set the container's default route"));
+        }
+        let joins = self.joins_of(record);
+        if let Some(join) = joins.iter().find(|join| join.network == id) {
+            set_sysctls(join, netns)?;
+        }
+        let mut places = record.places.clone();
+        self.lead_out(record, &joins, netns, &mut places)
+    }
+
     /// Has the default route lead through the network whose turn it is, and the ports published
     /// there.
     fn lead_out(

@@ -250,6 +250,20 @@ impl Networks {
         Ok(served)
     }
 
+    /// Has a network's names served on its bridge as it is now.
+    pub(super) async fn serve_again(&self, own: &OwnNetwork) -> Result<()> {
+        let network = own.network()?;
+        own.silence();
+        let served = self.serve(&own.record, network).await;
+        let served = served.map_err(|why| {
+            let text = format!("names are not served on network {}: {why}", own.record.name);
+            Error::new(ErrorKind::Unavailable, text)
+        })?;
+        let mut slot = own.served.lock().unwrap_or_else(PoisonError::into_inner);
+        *slot = Some(served);
+        Ok(())
+    }
+
     /// Takes a network out.
     pub(super) fn drop_network(&self, id: &str) {
         self.names.zones().remove(id);

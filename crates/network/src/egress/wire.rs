@@ -102,11 +102,6 @@ pub(super) enum Step {
     In(String),
     /// Goes where the map says, if it says.
     Follow(String),
-    /// More bytes a second than this, beyond a burst.
-    Above {
-        rate: u64,
-        burst: u32,
-    },
     Accept,
     Drop,
     /// Tells the sender that an administrator forbids it.
@@ -363,15 +358,6 @@ fn write(list: &mut Batch, step: &Step) {
         }),
         Step::Follow(map) => expression(list, "lookup", |b| {
             b.text(1, map).be32(2, REGISTER).be32(3, 0);
-        }),
-        Step::Above { rate, burst } => expression(list, "limit", |b| {
-            const BYTES: u32 = 1;
-            const INVERTED: u32 = 1;
-            b.attr(1, &rate.to_be_bytes())
-                .attr(2, &1_u64.to_be_bytes())
-                .be32(3, *burst)
-                .be32(4, BYTES)
-                .be32(5, INVERTED);
         }),
         Step::Accept => verdict(list, 1),
         Step::Drop => verdict(list, 0),

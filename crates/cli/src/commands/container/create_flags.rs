@@ -177,6 +177,10 @@ pub(crate) struct CreateFlags {
     /// Add network-scoped alias for the container
     #[arg(long, alias = "net-alias", value_name = "list")]
     pub(crate) network_alias: Vec<String>,
+    /// Driver options on the first network, such as ingress-rate=10mbit, ingress-burst=64k,
+    /// egress-rate and egress-burst
+    #[arg(long, value_name = "map")]
+    pub(crate) network_opt: Vec<String>,
     /// Where the container may connect to beyond its own networks, where no rule says otherwise:
     /// "deny" or "allow"
     #[arg(long, value_name = "string")]

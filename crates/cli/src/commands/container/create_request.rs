@@ -5,7 +5,7 @@ use std::path::Path;
 
 use hull_api_types::container::{ContainerConfig, CreateRequest, HealthConfig};
 use hull_api_types::host_config::{HostConfig, LogConfig, PortMap, Resources};
-use hull_api_types::network::NetworkingConfig;
+use hull_api_types::network::{EndpointSettings, NetworkingConfig};
 use hull_api_types::{Empty, StrSlice};
 
 use crate::values::volume::{self, VolumeSpec};
@@ -204,6 +204,7 @@ fn networking(flags: &CreateFlags) -> Result<NetworkingConfig, String> {
             if let Some(mac) = &flags.mac_address {
                 endpoint.mac_address = mac.clone();
             }
+            driver_options(flags, &mut endpoint)?;
         }
         if network.name.starts_with("container:") && flags.network.len() > 1 {
             return Err("conflicting options: cannot attach both user-defined and non-user-defined network-modes".to_owned());
@@ -223,14 +224,29 @@ fn networking(flags: &CreateFlags) -> Result<NetworkingConfig, String> {
             ));
         }
     }
-    if flags.network.is_empty() && !flags.network_alias.is_empty() {
-        let endpoint = hull_api_types::network::EndpointSettings {
-            aliases: Some(flags.network_alias.clone()),
-            ..Default::default()
-        };
+    if flags.network.is_empty()
+        && !(flags.network_alias.is_empty() && flags.network_opt.is_empty())
+    {
+        let mut endpoint = EndpointSettings::default();
+        if !flags.network_alias.is_empty() {
+            endpoint.aliases = Some(flags.network_alias.clone());
+        }
+        driver_options(flags, &mut endpoint)?;
         out.endpoints_config.insert("default".to_owned(), endpoint);
     }
     Ok(out)
+}
+
+/// Adds what `--network-opt` says.
+fn driver_options(flags: &CreateFlags, endpoint: &mut EndpointSettings) -> Result<(), String> {
+    for option in &flags.network_opt {
+        let (name, value) = option
+            .split_once('=')
+            .ok_or_else(|| format!("invalid network option {option}: write NAME=VALUE"))?;
+        let options = endpoint.driver_opts.get_or_insert_default();
+        options.insert(name.to_owned(), value.to_owned());
+    }
+    Ok(())
 }
 
 fn resources(flags: &CreateFlags) -> Result<Resources, String> {
