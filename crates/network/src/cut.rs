@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 
 use hull_model::spec::Protocol;
 
+use crate::admission::number;
 use crate::conntrack::{self, AF_INET, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Handle, NFGENMSG_LEN};
 use crate::netlink::{self, Attributes, Message, NetlinkError};
 use crate::sockets::{self, Connection};
@@ -67,14 +68,6 @@ fn came_by(piece: &Forward, original: Direction, reply: Direction) -> bool {
         && offset.is_some_and(|offset| {
             offset <= port.more && port.container.number.checked_add(offset) == Some(reply.source.1)
         })
-}
-
-fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
 }
 
 fn read(message: Message<'_>) -> Option<(Handle, Direction, Direction)> {

@@ -8,12 +8,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::admission;
 use crate::core::Publisher;
 use crate::elements::{Change, Entry};
 use crate::fault::{Fault, Part};
 use crate::netlink::{NetlinkError, Socket};
 use crate::nft::{self, NFPROTO_INET, NFPROTO_IPV4, Transaction};
 use crate::ports::PortTable;
+use crate::route::{Route, WayBack};
 use crate::table;
 use crate::table_read::{self, Rules};
 
@@ -39,6 +41,8 @@ struct State {
     elements: BTreeMap<&'static str, BTreeMap<Key, Entry>>,
     /// The bridges of our networks, which may have had tables of their own.
     bridges: HashSet<String>,
+    /// Published ports obey the host's rules for input, by this way.
+    way_back: Option<WayBack>,
     /// The rules as the kernel told them when they had just been written.
     rules: Option<Rules>,
     socket: Option<Socket>,
@@ -73,11 +77,13 @@ impl Firewall {
                 stage,
                 elements: BTreeMap::new(),
                 bridges: HashSet::new(),
+                way_back: None,
                 rules: None,
                 socket: None,
             }),
             publisher: Mutex::new(Publisher {
                 ports: PortTable::new(),
+                ports6: PortTable::new(),
             }),
         }
     }
@@ -91,6 +97,22 @@ impl Firewall {
     /// The table's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Has published ports obey the host's own rules for input from the next [`Firewall::write`] on,
+    /// by interfaces that are named after the daemon's default `bridge`; or has them not.
+    ///
+    /// # Errors
+    /// The kernel refuses the interfaces, or to remove those of a former daemon.
+    pub fn obey_input(&self, bridge: &str, obey: bool) -> Result<(), NetlinkError> {
+        let way = WayBack::of(bridge);
+        if obey {
+            way.ensure()?;
+            self.lock().way_back = Some(way);
+            return Ok(());
+        }
+        self.lock().way_back = None;
+        way.remove()
     }
 
     /// Writes the table as it is to be, in one transaction, whatever stood there.
@@ -114,6 +136,18 @@ impl Firewall {
         let Some(found) = table_read::rules(state.socket()?, family, &self.name)? else {
             return Ok(vec![fault(format!("table {} is missing", self.name))]);
         };
+        if let Some(way) = state.way_back.clone() {
+            let mut route = Route::open()?;
+            for name in [&way.out, &way.back] {
+                if !route.link(name)?.is_some_and(|link| link.up) {
+                    return Ok(vec![fault(format!("interface {name} is missing or down"))]);
+                }
+            }
+            let second = admission::second_table(&self.name);
+            if table_read::rules(state.socket()?, NFPROTO_IPV4, &second)?.is_none() {
+                return Ok(vec![fault(format!("table {second} is missing"))]);
+            }
+        }
         let wanted = state.rules.as_ref();
         let mut told = wanted.map_or_else(Vec::new, |wanted| found.differences(wanted));
         for set in table::sets() {
@@ -227,6 +261,11 @@ impl Firewall {
 
     fn rewrite_as(&self, state: &mut State, family: u8) -> Result<(), NetlinkError> {
         let old = self.old_tables(state)?;
+        // Made anew if somebody took it away.
+        let way = state.way_back.clone();
+        let way = way.map(|way| way.ensure().map(|index| (index, way)));
+        let way = way.transpose()?;
+        let second = admission::second_table(&self.name);
         let mut transaction = Transaction::new(family, &self.name);
         for table in &old {
             transaction.delete_table_of(NFPROTO_IPV4, table);
@@ -235,19 +274,26 @@ impl Firewall {
         transaction.ensure_table();
         transaction.delete_table();
         transaction.ensure_table();
-        table::write(&mut transaction);
+        let back = way.as_ref().map(|(_, way)| way.back.as_str());
+        table::write(&mut transaction, back);
         for (set, entries) in &state.elements {
             let entries: Vec<&Entry> = entries.values().collect();
             transaction.add_elements(set, &entries);
         }
+        if let Some((out, way)) = &way {
+            transaction.turn_to(NFPROTO_IPV4, &second);
+            transaction.ensure_table();
+            admission::write_copies(&mut transaction, *out, &way.back);
+        }
         transaction.commit(state.socket()?)
     }
 
-    /// The tables by which an older version served each network.
+    /// The tables by which an older version served each network, and the second one.
     fn old_tables(&self, state: &mut State) -> Result<Vec<String>, NetlinkError> {
         let tables = nft::tables(state.socket()?, NFPROTO_IPV4)?;
         let ours = |table: &String| {
             *table == self.name
+                || *table == admission::second_table(&self.name)
                 || table
                     .strip_prefix("hull-")
                     .is_some_and(|bridge| state.bridges.contains(bridge))
@@ -262,6 +308,12 @@ impl Firewall {
         let mut transaction = Transaction::new(family, &self.name);
         transaction.ensure_table();
         transaction.delete_table();
+        let second = admission::second_table(&self.name);
+        if state.way_back.is_some() {
+            transaction.turn_to(NFPROTO_IPV4, &second);
+            transaction.ensure_table();
+            transaction.delete_table();
+        }
         transaction.commit(state.socket()?)?;
         state.stage = Stage::Absent;
         Ok(())

@@ -28,6 +28,7 @@ const NFT_MSG_DELSETELEM: u16 = 14;
 const NFPROTO_UNSPEC: u8 = 0;
 pub(crate) const NFPROTO_INET: u8 = 1;
 pub(crate) const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NFPROTO_IPV6: u8 = 10;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
@@ -74,6 +75,7 @@ const ELEMENTS_PER_MESSAGE: usize = 500;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hook {
     Prerouting = 0,
+    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,
@@ -130,11 +132,22 @@ impl<'a> Transaction<'a> {
             .text(NFTA_TABLE_NAME, table);
     }
 
+    /// Whether the table is for both versions of IP.
+    pub(crate) fn is_for_both(&self) -> bool {
+        self.family == NFPROTO_INET
+    }
+
     /// Deletes a table of another family, which an older version made.
     pub(crate) fn delete_table_of(&mut self, family: u8, table: &str) {
         self.batch
             .request(kind(NFT_MSG_DELTABLE), 0, &header(family, 0))
             .text(NFTA_TABLE_NAME, table);
+    }
+
+    /// What follows concerns this table.
+    pub(crate) fn turn_to(&mut self, family: u8, table: &'a str) {
+        self.family = family;
+        self.table = table;
     }
 
     /// Makes a base chain whose policy is to accept.
@@ -268,11 +281,12 @@ pub(crate) fn tables(socket: &mut Socket, family: u8) -> Result<Vec<String>, Net
     Ok(tables)
 }
 
-/// Tables other than `own` with a chain that drops forwarded IPv4 packets unless a rule of its own
-/// accepts them. Accepting them in our table does not help then.
-pub(crate) fn tables_dropping_forwarded(
+/// Tables other than `own` with a chain that drops the IPv4 packets at `hook` unless a rule of its
+/// own accepts them. Accepting them in our table does not help then.
+pub(crate) fn tables_dropping(
     socket: &mut Socket,
     own: &str,
+    hook: Hook,
 ) -> Result<Vec<String>, NetlinkError> {
     let mut batch = Batch::new();
     batch.request(
@@ -282,16 +296,15 @@ pub(crate) fn tables_dropping_forwarded(
     );
     let mut tables = Vec::new();
     socket.query(&mut batch, true, |message| {
-        tables.extend(read_dropping_chain(message).filter(|(_, table)| table != own));
+        tables.extend(read_dropping_chain(message, hook).filter(|(_, table)| table != own));
     })?;
     tables.sort();
     tables.dedup();
     Ok(tables.into_iter().map(|(_, table)| table).collect())
 }
 
-/// The family and table of a chain, if it hooks into forwarding with the policy to drop.
-fn read_dropping_chain(message: Message<'_>) -> Option<(u8, String)> {
-    const NF_INET_FORWARD: u32 = 2;
+/// The family and table of a chain, if it hooks in there with the policy to drop.
+fn read_dropping_chain(message: Message<'_>, wanted: Hook) -> Option<(u8, String)> {
     const POLICY_DROP: u32 = 0;
     let family = *message.body.first()?;
     let chain = Attributes::after(message.body, 4);
@@ -301,7 +314,7 @@ fn read_dropping_chain(message: Message<'_>) -> Option<(u8, String)> {
         .and_then(number)?;
     let policy = chain.find(NFTA_CHAIN_POLICY).and_then(number)?;
     let relevant = matches!(family, NFPROTO_IPV4 | NFPROTO_INET);
-    if !relevant || hook != NF_INET_FORWARD || policy != POLICY_DROP {
+    if !relevant || hook != wanted as u32 || policy != POLICY_DROP {
         return None;
     }
     Some((

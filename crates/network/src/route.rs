@@ -1,6 +1,7 @@
 //! Links, addresses and routes by rtnetlink(7): the requests that Hull makes, and no more.
 
 mod six;
+mod way_back;
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,6 +12,8 @@ use crate::netlink::{
     NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError, Socket,
 };
 use crate::types::{MacAddress, Subnet};
+
+pub(crate) use way_back::WayBack;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;

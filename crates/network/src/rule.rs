@@ -1,5 +1,11 @@
 //! The steps of a rule of nf_tables, and the kernel's expressions that they stand for.
 
+use std::net::Ipv4Addr;
+
+mod six;
+
+pub(crate) use six::Step6;
+
 use crate::elements::interface;
 use crate::netlink::Batch;
 use crate::nft::{NFPROTO_IPV4, NFTA_DATA_VALUE, NFTA_LIST_ELEM};
@@ -32,6 +38,9 @@ const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
 const NFTA_CT_DREG: u16 = 1;
 const NFTA_CT_KEY: u16 = 2;
+const NFTA_CT_SREG: u16 = 4;
+const NFTA_DUP_SREG_ADDR: u16 = 1;
+const NFTA_DUP_SREG_DEV: u16 = 2;
 const NFTA_IMMEDIATE_DREG: u16 = 1;
 const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_DATA_VERDICT: u16 = 2;
@@ -69,6 +78,10 @@ pub(crate) enum Step<'a> {
     Family(u8),
     /// The packet came in by an interface in the set.
     InputIn(&'a str),
+    /// The packet came in by this interface.
+    InputIs(&'a str),
+    /// The packet came in by another interface.
+    InputIsNot(&'a str),
     /// The packet goes out by an interface in the set.
     OutputIn(&'a str),
     /// The packet goes out by this interface.
@@ -89,6 +102,16 @@ pub(crate) enum Step<'a> {
     Protocol(u8),
     /// The flow is established or related to one.
     Established,
+    /// The flow begins with this packet.
+    New,
+    /// The flow bears this mark.
+    MarkIs(u32),
+    /// Gives the flow a mark.
+    Mark(u32),
+    /// The destination is in a map of published ports.
+    IsPublished(Target, &'a str),
+    /// Sends a copy of the packet to the address by the interface of this number.
+    SendCopy(Ipv4Addr, u32),
     /// The flow's destination was rewritten.
     DestinationWasRewritten,
     /// The flow's destination was not rewritten.
@@ -99,6 +122,8 @@ pub(crate) enum Step<'a> {
     ShiftDestination(Target, &'a str),
     /// As [`Step::RewriteDestination`], by the interface of input and the destination address.
     RewriteByInterface(&'a str),
+    /// Looks at addresses of IPv6.
+    V6(Step6<'a>),
     /// Takes the address of the outgoing interface as source.
     Masquerade,
     /// Lets the packet pass this chain.
@@ -187,6 +212,16 @@ fn conntrack(list: &mut Batch, key: u32) {
     });
 }
 
+/// Loads a value.
+fn immediate(list: &mut Batch, register: u32, value: &[u8]) {
+    expression(list, "immediate", |b| {
+        b.be32(NFTA_IMMEDIATE_DREG, register)
+            .nest(NFTA_IMMEDIATE_DATA, |b| {
+                b.attr(NFTA_DATA_VALUE, value);
+            });
+    });
+}
+
 /// Rewrites the destination to the address and port in the registers.
 fn destination_nat(list: &mut Batch) {
     const NAT_DNAT: u32 = 1;
@@ -259,6 +294,8 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
     const DPORT: u32 = 2;
     const CT_STATE: u32 = 0;
     const CT_STATUS: u32 = 2;
+    const CT_MARK: u32 = 3;
+    const STATE_NEW: u32 = 8;
     const STATE_ESTABLISHED_OR_RELATED: u32 = 2 | 4;
     const IPS_DST_NAT: u32 = 1 << 5;
     const FIB_ADDRTYPE: u32 = 3;
@@ -278,6 +315,14 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
         Step::InputIn(set) => {
             meta(list, META_IIFNAME);
             is_in(list, set);
+        }
+        Step::InputIs(name) => {
+            meta(list, META_IIFNAME);
+            compare(list, true, &interface(name));
+        }
+        Step::InputIsNot(name) => {
+            meta(list, META_IIFNAME);
+            compare(list, false, &interface(name));
         }
         Step::OutputIn(set) => {
             meta(list, META_OIFNAME);
@@ -325,6 +370,32 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             let mask = STATE_ESTABLISHED_OR_RELATED.to_ne_bytes();
             mask_and_compare(list, mask, false, [0; 4]);
         }
+        Step::New => {
+            conntrack(list, CT_STATE);
+            mask_and_compare(list, STATE_NEW.to_ne_bytes(), false, [0; 4]);
+        }
+        Step::MarkIs(mark) => {
+            conntrack(list, CT_MARK);
+            compare(list, true, &mark.to_ne_bytes());
+        }
+        Step::Mark(mark) => {
+            immediate(list, REG_A, &mark.to_ne_bytes());
+            expression(list, "ct", |b| {
+                b.be32(NFTA_CT_KEY, CT_MARK).be32(NFTA_CT_SREG, REG_A);
+            });
+        }
+        Step::IsPublished(key, map) => {
+            load(list, key);
+            look_up(list, map);
+        }
+        Step::SendCopy(address, interface) => {
+            immediate(list, REG_A, &address.octets());
+            immediate(list, REG_B, &interface.to_ne_bytes());
+            expression(list, "dup", |b| {
+                b.be32(NFTA_DUP_SREG_ADDR, REG_A)
+                    .be32(NFTA_DUP_SREG_DEV, REG_B);
+            });
+        }
         Step::DestinationWasRewritten => {
             conntrack(list, CT_STATUS);
             mask_and_compare(list, IPS_DST_NAT.to_ne_bytes(), false, [0; 4]);
@@ -349,6 +420,7 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             look_up(list, map);
             destination_nat(list);
         }
+        Step::V6(step) => six::write(list, step),
         Step::Masquerade => expression(list, "masq", |_| {}),
         Step::Accept => verdict(list, NF_ACCEPT),
         Step::Drop => verdict(list, NF_DROP),

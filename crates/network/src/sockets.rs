@@ -1,11 +1,12 @@
 //! Sockets of the host's processes, asked for by sock_diag(7): one question tells who has any of
 //! thousands of ports, and one ends a connection.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
 use hull_model::spec::Protocol;
 
+use crate::admission::number;
 use crate::netlink::{
     Attributes, Batch, Family, Message, NLM_F_ACK, NLM_F_DUMP, NetlinkError, Socket,
 };
@@ -28,8 +29,8 @@ const ANY_COOKIE: [u8; 8] = [0xff; 8];
 /// A socket's place: local address and port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
-    /// `None` is every address.
-    address: Option<Ipv4Addr>,
+    /// `None` is every address of both versions of IP.
+    address: Option<IpAddr>,
     port: u16,
 }
 
@@ -37,7 +38,7 @@ struct Place {
 /// `host_ip` is concerned. SCTP's sockets are not asked for.
 pub(crate) fn lowest_taken(
     protocol: Protocol,
-    host_ip: Ipv4Addr,
+    host_ip: IpAddr,
     first: u16,
     last: u16,
 ) -> Result<Option<u16>, NetlinkError> {
@@ -57,7 +58,11 @@ pub(crate) fn lowest_taken(
             let Some(place) = read_place(message) else {
                 return;
             };
-            let concerned = host_ip.is_unspecified() || place.address.is_none_or(|a| a == host_ip);
+            let concerned = place.address.is_none_or(|address| {
+                let same = address.is_ipv4() == host_ip.is_ipv4();
+                let any = address.is_unspecified() || host_ip.is_unspecified();
+                address == host_ip || same && any
+            });
             if concerned && (first..=last).contains(&place.port) {
                 lowest = Some(lowest.map_or(place.port, |low| low.min(place.port)));
             }
@@ -123,14 +128,6 @@ fn read_cookie(message: Message<'_>, connection: &Connection) -> Option<[u8; 8]>
     (state != TCP_LISTEN && remote == connection.remote.1).then_some(cookie)
 }
 
-fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
-}
-
 /// `inet_diag_req_v2`.
 fn request(family: u8, protocol: u8, states: u32, id: &[u8; 48]) -> Vec<u8> {
     let mut body = vec![family, protocol, 0, 0];
@@ -163,21 +160,19 @@ fn read_place(message: Message<'_>) -> Option<Place> {
     let source: [u8; 16] = body.get(8..24)?.try_into().ok()?;
     if *body.first()? == AF_INET {
         let [a, b, c, d, ..] = source;
-        let address = Ipv4Addr::new(a, b, c, d);
-        let address = (!address.is_unspecified()).then_some(address);
+        let address = Some(Ipv4Addr::new(a, b, c, d).into());
         return Some(Place { address, port });
     }
     let address = Ipv6Addr::from(source);
     if let Some(address) = address.to_ipv4_mapped() {
-        let address = (!address.is_unspecified()).then_some(address);
+        let address = Some(address.into());
         return Some(Place { address, port });
     }
     let only = Attributes::after(body, MESSAGE_LEN).find(INET_DIAG_SKV6ONLY);
     let both = only.and_then(|value| value.first()) != Some(&1);
-    (address.is_unspecified() && both).then_some(Place {
-        address: None,
-        port,
-    })
+    let everything = address.is_unspecified() && both;
+    let address = (!everything).then_some(address.into());
+    Some(Place { address, port })
 }
 
 #[cfg(test)]
@@ -188,14 +183,14 @@ mod tests {
     fn port_listened_at_is_found_where_it_concerns() {
         let tcp = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let port = tcp.local_addr().expect("its address").port();
-        let found = |protocol, ip| lowest_taken(protocol, ip, port, port).expect("an answer");
+        let found = |protocol, ip| lowest_taken(protocol, IpAddr::V4(ip), port, port).expect("an answer");
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::LOCALHOST), Some(port));
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::UNSPECIFIED), Some(port));
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::new(127, 9, 9, 9)), None);
         assert_eq!(found(Protocol::Sctp, Ipv4Addr::UNSPECIFIED), None);
         let udp = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a socket");
         let port = udp.local_addr().expect("its address").port();
-        let found = lowest_taken(Protocol::Udp, Ipv4Addr::LOCALHOST, port, port);
+        let found = lowest_taken(Protocol::Udp, IpAddr::V4(Ipv4Addr::LOCALHOST), port, port);
         assert_eq!(found.expect("an answer"), Some(port));
     }
 
@@ -205,7 +200,7 @@ mod tests {
             return;
         };
         let port = both.local_addr().expect("its address").port();
-        let found = lowest_taken(Protocol::Tcp, Ipv4Addr::LOCALHOST, port, port);
+        let found = lowest_taken(Protocol::Tcp, IpAddr::V4(Ipv4Addr::LOCALHOST), port, port);
         assert_eq!(found.expect("an answer"), Some(port));
     }
 

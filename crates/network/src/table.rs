@@ -22,11 +22,13 @@ use std::net::Ipv4Addr;
 
 use hull_model::spec::{Protocol, PublishedPort};
 
+use crate::admission::{self, number};
 use crate::config::Policy;
 use crate::elements::{Entry, Kind, Part, Set};
 use crate::nft::{Hook, NFPROTO_IPV4, Transaction};
 use crate::port_ranges::{self, RANGES};
 use crate::rule::{Step, Target};
+use crate::table6;
 use crate::types::Subnet;
 
 const RAW: i32 = -300;
@@ -34,7 +36,7 @@ const DSTNAT: i32 = -100;
 const FILTER: i32 = 0;
 const SRCNAT: i32 = 100;
 /// Where resolvers ask.
-const NAME_SERVICE: u16 = 53;
+pub(crate) const NAME_SERVICE: u16 = 53;
 
 const V4_PORT: &[Kind] = &[Kind::V4, Kind::Port];
 
@@ -87,6 +89,7 @@ const PORTS: [(Protocol, Target, Set); 6] = [
 pub(crate) fn sets() -> Vec<Set> {
     let mut all = vec![BRIDGES, INTERNAL, WITHIN, MASQUERADED, NAME_SERVERS];
     all.extend(PORTS.iter().chain(&RANGES).map(|(.., set)| *set));
+    all.extend(table6::sets());
     all
 }
 
@@ -153,8 +156,9 @@ pub(crate) fn of_ports(forwards: &[Forward]) -> Vec<(&'static str, Entry)> {
     single.chain(ranges).collect()
 }
 
-/// Writes sets, chains and rules into a table that has none.
-pub(crate) fn write(t: &mut Transaction<'_>) {
+/// Writes sets, chains and rules into a table that has none. With a way `back`, published ports obey
+/// the host's rules for input ([`admission`]).
+pub(crate) fn write(t: &mut Transaction<'_>, back: Option<&str>) {
     for (id, set) in (1..).zip(sets()) {
         t.set(&set, id);
     }
@@ -168,9 +172,17 @@ pub(crate) fn write(t: &mut Transaction<'_>) {
         t.plain_chain(chain);
     }
     guard(t);
-    destinations(t);
+    destinations(t, back);
+    if let Some(back) = back {
+        let maps = PORTS.iter().chain(&RANGES);
+        let maps = maps.map(|(protocol, key, map)| (number(*protocol), *key, map.name));
+        admission::write_marks(t, back, maps);
+    }
     forward(t);
     sources(t);
+    if t.is_for_both() {
+        table6::write(t);
+    }
 }
 
 /// route_localnet on a bridge lets replies to 127.0.0.1 through; this keeps containers from using
@@ -184,7 +196,7 @@ fn guard(t: &mut Transaction<'_>) {
     }
 }
 
-fn destinations(t: &mut Transaction<'_>) {
+fn destinations(t: &mut Transaction<'_>, back: Option<&str>) {
     let v4 = Step::Family(NFPROTO_IPV4);
     // Before published ports: a container that serves port 53 of the host must not get the
     // questions of all others.
@@ -203,9 +215,12 @@ fn destinations(t: &mut Transaction<'_>) {
     // rewriting it would publish a port bound to loopback to the whole link.
     let loopback = [v4, Step::DestinationIn(Subnet::LOOPBACK), Step::Return];
     t.rule("prerouting", &loopback);
-    for chain in ["prerouting", "output"] {
-        t.rule(chain, &[v4, Step::Jump("published")]);
+    let published = Step::Jump("published");
+    match back {
+        Some(back) => t.rule("prerouting", &[v4, Step::InputIs(back), published]),
+        None => t.rule("prerouting", &[v4, published]),
     }
+    t.rule("output", &[v4, published]);
     for (protocol, key, map) in PORTS {
         t.rule(
             "published",
@@ -265,10 +280,3 @@ fn sources(t: &mut Transaction<'_>) {
     t.rule("into_bridge", &masqueraded);
 }
 
-fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-        Protocol::Sctp => 132,
-    }
-}
