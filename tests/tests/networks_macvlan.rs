@@ -38,7 +38,7 @@ impl Lan {
 
     /// Whether the host at the far end gets an answer.
     fn reaches(&self, address: &str) -> bool {
-        let command = format!("netns exec {} ping -c 1 -W 1 {address}", self.name);
+        let command = format!("netns exec {} busybox ping -c 1 -W 1 {address}", self.name);
         Run::new("ip").args(command.split(' ')).run().code == 0
     }
 
@@ -211,7 +211,7 @@ fn networks_that_this_host_or_the_parent_cannot_carry_are_refused() {
             "--gateway",
             "10.9.9.9",
         ],
-        "not usable in 10.233.3.0/24",
+        "no matching subnet for gateway 10.9.9.9",
     );
     refused(
         &["--ipam-driver", "null", "--subnet", "10.233.3.0/24"],

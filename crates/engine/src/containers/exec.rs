@@ -222,6 +222,8 @@ impl Engine {
         let mut process = plan::base_process(&record.spec)?;
         process.args.clone_from(&spec.cmd);
         process.env = plan::environment(&record);
+        // Whom it links to may have ended since; then it learns nothing of it, as it has of old.
+        self.add_link_environment(&record, &mut process.env).ok();
         if spec.tty && !record.spec.tty {
             plan::set_env(&mut process.env, "TERM=xterm");
         }

@@ -182,13 +182,7 @@ impl Engine {
                 seccomp_cache: self.settings.run_dir.join("seccomp"),
             },
         )?;
-        for entry in self.link_environment(record)? {
-            let name = entry.split('=').next();
-            let said = |own: &String| own.split('=').next() == name;
-            if !plan.process.env.iter().any(said) {
-                plan.process.env.push(entry);
-            }
-        }
+        self.add_link_environment(record, &mut plan.process.env)?;
         crate::system::descriptors::inherit(&mut plan.process.rlimits, self.nofile.as_ref());
         let mut launch = Launch {
             plan,

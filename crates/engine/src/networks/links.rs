@@ -103,11 +103,26 @@ impl Engine {
         linked.into_iter().map(line).collect()
     }
 
-    /// The variables by which programs of old learn of those a container links to.
+    /// Adds the variables by which programs of old learn of those a container links to, where the
+    /// user has none of that name.
     ///
     /// # Errors
     /// `Conflict` if one of them does not run: its address is not known.
-    pub(crate) fn link_environment(&self, record: &ContainerRecord) -> Result<Vec<String>> {
+    pub(crate) fn add_link_environment(
+        &self,
+        record: &ContainerRecord,
+        env: &mut Vec<String>,
+    ) -> Result<()> {
+        for entry in self.link_environment(record)? {
+            let name = entry.split('=').next();
+            if !env.iter().any(|own| own.split('=').next() == name) {
+                env.push(entry);
+            }
+        }
+        Ok(())
+    }
+
+    fn link_environment(&self, record: &ContainerRecord) -> Result<Vec<String>> {
         let links = &record.spec.links;
         if links.is_empty() || record.spec.network != NetworkMode::Bridge {
             return Ok(Vec::new());

@@ -14,11 +14,13 @@
 
 mod answer;
 mod gate;
+mod probe;
 mod quick;
 pub mod seam;
 mod server;
 mod upstream;
 mod zones;
 
+pub use probe::is_served;
 pub use server::{NameServer, Served};
 pub use zones::{HOST_NAMES, Member, MemberLink, Zone, Zone6, Zones};

@@ -136,7 +136,7 @@ fn renumbered(question: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a datagram answers the question: number, kind and, letter case aside, the name asked.
-fn answers(question: &[u8], reply: &[u8]) -> bool {
+pub(super) fn answers(question: &[u8], reply: &[u8]) -> bool {
     let Some(end) = end_of_question(question) else {
         return false;
     };
@@ -173,9 +173,15 @@ async fn by_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(&question).await?;
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
     loop {
-        let length = socket.recv(&mut buffer).await?;
+        // Many may wait at once: who has no answer yet needs no room for it.
+        socket.readable().await?;
+        let mut buffer = vec![0; LARGEST_DATAGRAM];
+        let length = match socket.try_recv(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
+        };
         let reply = buffer.get(..length).unwrap_or_default();
         if answers(&question, reply) {
             return Ok(reply.to_vec());
