@@ -193,8 +193,9 @@ impl Live {
                 }
                 Some(reply) => return Ok(reply),
                 None if self.gone => {
-                    let why = self.news.last().cloned().unwrap_or_default();
-                    return Err(failed(why));
+                    // Told here, and not once more.
+                    let why = self.news.pop().unwrap_or_else(|| "it ended".into());
+                    return Err(failed(format!("cannot run the virtual machine: {why}")));
                 }
                 None => {}
             }

@@ -1,0 +1,350 @@
+//! The real shim with a real guest: Hull's kernel and agent under QEMU. Needs root, the programs of
+//! a workspace build, and `cargo xtask guest-kernel`.
+
+#[path = "../../../crates/sandbox/tests/support/daemon.rs"]
+mod daemon;
+mod support;
+
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use daemon::{Daemon, demultiplex, log_records, started, stream_pair, until};
+use hull_hypervisor::{Accelerator, initramfs, probe};
+use hull_model::Resources;
+use hull_proto::guest::{Disk, DiskName, MOUNTS_PATH, Prepare};
+use hull_proto::message::{Attach, Event, Launch};
+use hull_proto::plan::{CgroupPlan, RootFs};
+use hull_proto::vm::{VmDisk, VmPlan};
+use hull_proto::{Failure, Reply, Request};
+use support::{Shim, cgroups, request};
+
+const OUTPUT: Attach = Attach {
+    fd: 0,
+    stdin: false,
+    stdout: true,
+    stderr: true,
+};
+const DISK: u64 = 64 << 20;
+
+struct Machine {
+    shim: Shim,
+    daemon: Daemon,
+}
+
+fn kernel() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let kernel = root.join("target/guest-kernel/vmlinux");
+    let kernel = std::fs::canonicalize(&kernel);
+    kernel.expect("target/guest-kernel/vmlinux is missing: run cargo xtask guest-kernel first")
+}
+
+fn agent() -> Vec<u8> {
+    let path = Path::new(env!("CARGO_BIN_EXE_hull-shim")).with_file_name("hull-agent");
+    std::fs::read(path).expect("hull-agent is missing: build the workspace first")
+}
+
+/// A file system of the kernel's, with the content of a folder.
+fn ext4(path: &Path, content: Option<&Path>) {
+    std::fs::File::create(path).unwrap().set_len(DISK).unwrap();
+    let mut command = Command::new("mke2fs");
+    command.args(["-q", "-t", "ext4", "-F"]);
+    if let Some(content) = content {
+        command.arg("-d").arg(content);
+    }
+    let made = command.arg(path).status().expect("mke2fs is needed");
+    assert!(made.success());
+}
+
+impl Machine {
+    fn new() -> Self {
+        let shim = Shim::start();
+        let daemon = shim.connect();
+        Self { shim, daemon }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.shim.dir.path().join(name)
+    }
+
+    /// The launch of a container, in a machine.
+    fn launch(&self, script: &str) -> Launch {
+        let mut launch = self.shim.launch(script);
+        let (image, disk) = (self.file("image"), self.file("disk"));
+        ext4(&image, Some(&self.file("root/lower")));
+        if !disk.exists() {
+            ext4(&disk, None);
+        }
+        let initrd = self.file("initramfs");
+        std::fs::write(&initrd, initramfs(&agent())).unwrap();
+        let inside = |name: &str| PathBuf::from(MOUNTS_PATH).join(name);
+        let mounted = |name: &str, read_only| Disk {
+            name: DiskName::Serial(name.into()),
+            target: inside(name),
+            kind: "ext4".into(),
+            options: Vec::new(),
+            read_only,
+        };
+        let attached = |name: &str, read_only| VmDisk {
+            path: self.file(name),
+            read_only,
+            serial: name.into(),
+        };
+        let (upper, work) = (inside("disk/upper"), inside("disk/work"));
+        launch.plan.vm = Some(Box::new(VmPlan {
+            hypervisor: probe().program.clone().expect("QEMU is needed"),
+            kvm: probe().accelerator == Accelerator::Kvm,
+            kernel: kernel(),
+            initrd,
+            command_line: String::new(),
+            processors: 1,
+            memory: 256 << 20,
+            disks: vec![attached("image", true), attached("disk", false)],
+            nics: Vec::new(),
+            prepare: Prepare {
+                disks: vec![mounted("image", true), mounted("disk", false)],
+                folders: vec![upper.clone(), work.clone()],
+                ..Prepare::default()
+            },
+            cgroup: CgroupPlan {
+                path: self.shim.cgroup.clone(),
+                ..CgroupPlan::default()
+            },
+            dir: self.file("cell"),
+            uid: 3_000_000,
+            seccomp_cache: self.file("seccomp"),
+        }));
+        launch.plan.rootfs = RootFs::Overlay {
+            lower: vec![inside("image")],
+            upper,
+            work,
+            volatile: false,
+        };
+        launch.plan.cgroup.path = "/hull/container".into();
+        launch.plan.seccomp_cache = PathBuf::new();
+        launch
+    }
+
+    fn start(&mut self, script: &str) -> u32 {
+        let launch = self.launch(script);
+        started(self.daemon.call(request(launch), &[]))
+    }
+
+    fn output(&self) -> String {
+        let records = log_records(&self.shim.log());
+        records.into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Runs a script beside the first process: code and output.
+    fn exec(&mut self, script: &str) -> (i32, String) {
+        let (ours, theirs) = stream_pair();
+        let mut exec = self.shim.exec("e", script);
+        exec.attach = Some(OUTPUT);
+        exec.seccomp_cache = PathBuf::new();
+        started(
+            self.daemon
+                .call(Request::Exec(Box::new(exec)), &[theirs.as_fd()]),
+        );
+        drop(theirs);
+        let code = self.daemon.exec_exited("e");
+        let (out, err) = demultiplex(ours);
+        let text = String::from_utf8_lossy(&out) + String::from_utf8_lossy(&err);
+        (code, text.into_owned())
+    }
+
+    fn gone(mut self) {
+        until("the cell's folder is gone", || !self.file("cell").exists());
+        assert!(matches!(
+            self.daemon.call(Request::Forget, &[]),
+            Reply::Done
+        ));
+        self.shim.ended_clean();
+    }
+}
+
+fn failure(reply: Reply) -> Failure {
+    match reply {
+        Reply::Failed(failure) => failure,
+        other => panic!("it did not fail: {other:?}"),
+    }
+}
+
+#[test]
+fn machine_runs_a_process_with_streams_exec_signals_and_a_kernel_of_its_own() {
+    let mut machine = Machine::new();
+    let began = Instant::now();
+    let pid = machine.start("echo hello; echo oops >&2; read line < /dev/null; trap 'exit 7' TERM; while :; do sleep 0.1; done");
+    println!("started after {:?}", began.elapsed());
+    until("its output is logged", || machine.output().contains("oops"));
+
+    // A kernel of its own, and nothing of the host's in sight.
+    let host = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let (code, kernel) = machine.exec("cat /proc/sys/kernel/osrelease; cat /proc/1/comm");
+    assert_eq!(code, 0, "{kernel}");
+    assert_ne!(kernel.lines().next(), Some(host.trim()));
+    assert!(kernel.contains("sh"), "{kernel}");
+    let began = Instant::now();
+    assert_eq!(machine.exec("exit 9").0, 9);
+    println!("exec took {:?}", began.elapsed());
+    let mut missing = machine.shim.exec("m", "");
+    missing.process.args = vec!["/nowhere".into()];
+    missing.seccomp_cache = PathBuf::new();
+    let missing = machine.daemon.call(Request::Exec(Box::new(missing)), &[]);
+    assert_eq!(
+        failure(missing).kind,
+        hull_model::ErrorKind::CommandNotFound
+    );
+
+    // The hypervisor is confined.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name));
+        line.map(|line| {
+            line.split_whitespace()
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+    };
+    assert_eq!(
+        field("Uid:").as_deref(),
+        Some("3000000 3000000 3000000 3000000")
+    );
+    for capabilities in ["CapEff:", "CapPrm:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(capabilities).as_deref(), Some("0000000000000000"));
+    }
+    assert_eq!(field("NoNewPrivs:").as_deref(), Some("1"));
+    assert_eq!(field("Seccomp:").as_deref(), Some("2"));
+    let inside = |path: &str| Path::new(&format!("/proc/{pid}/root{path}")).exists();
+    assert!(inside("/usr") && !inside("/proc/self") && !inside("/etc/passwd") && !inside("/root"));
+    let namespace = |pid: &str| {
+        std::fs::metadata(format!("/proc/{pid}/ns/net"))
+            .unwrap()
+            .ino()
+    };
+    assert_ne!(namespace("self"), namespace(&pid.to_string()));
+    assert!(!cgroups(&machine.shim.cgroup).is_empty());
+
+    // Counters, limits, pausing.
+    let Reply::Stats(stats) = machine.daemon.call(Request::Stats, &[]) else {
+        panic!("no stats");
+    };
+    assert!(
+        stats.cpu_total_ns > 0 && stats.memory_usage > 0,
+        "{stats:?}"
+    );
+    let more = Resources {
+        memory: Some(1 << 40),
+        ..Resources::default()
+    };
+    let refused = machine.daemon.call(Request::Update(Box::new(more)), &[]);
+    assert!(failure(refused).message.contains("restart"));
+    assert!(matches!(
+        machine.daemon.call(Request::Pause, &[]),
+        Reply::Done
+    ));
+    let used = || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.split(' ').collect();
+        fields[13].parse::<u64>().unwrap() + fields[14].parse::<u64>().unwrap()
+    };
+    let before = used();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(used() - before <= 10, "the guest runs on");
+    assert!(matches!(
+        machine.daemon.call(Request::Resume, &[]),
+        Reply::Done
+    ));
+
+    let term = Request::Signal {
+        signal: 15,
+        exec: None,
+    };
+    assert!(matches!(machine.daemon.call(term, &[]), Reply::Done));
+    assert_eq!(machine.daemon.exited().code, 7);
+    machine.gone();
+}
+
+#[test]
+fn machine_keeps_what_was_written_and_carries_bulk_both_ways() {
+    let mut machine = Machine::new();
+    // Input of some size comes back as it was; and the disk has it after the end.
+    let mut launch = machine.launch("cat > /kept; cat /kept; seq 300000 | wc -c; exit 0");
+    launch.open_stdin = true;
+    launch.stdin_once = true;
+    let (mut ours, theirs) = stream_pair();
+    launch.attach = vec![Attach {
+        stdin: true,
+        ..OUTPUT
+    }];
+    started(machine.daemon.call(request(launch), &[theirs.as_fd()]));
+    drop(theirs);
+    let text: String = (0..40_000).map(|n| format!("line {n}\n")).collect();
+    let writer = {
+        let mut input = ours.try_clone().unwrap();
+        let text = text.clone();
+        std::thread::spawn(move || {
+            input.write_all(text.as_bytes()).unwrap();
+            input.shutdown(std::net::Shutdown::Write).unwrap();
+        })
+    };
+    ours.flush().unwrap();
+    let (out, err) = demultiplex(ours);
+    writer.join().unwrap();
+    let out = String::from_utf8(out).unwrap();
+    assert!(err.is_empty());
+    assert_eq!(out.len(), text.len() + "1988895\n".len());
+    assert!(out.starts_with(&text) && out.ends_with("\n1988895\n"));
+    assert_eq!(machine.daemon.exited().code, 0);
+    let disk = machine.file("disk").display().to_string();
+    let kept = Command::new("debugfs")
+        .args(["-R", "cat /upper/kept", &disk])
+        .output()
+        .expect("debugfs is needed");
+    assert_eq!(kept.stdout, text.as_bytes());
+    machine.gone();
+}
+
+#[test]
+fn machine_whose_hypervisor_is_killed_ends_with_a_reason() {
+    let mut machine = Machine::new();
+    let pid = machine.start("echo up; sleep 1000");
+    until("it runs", || machine.output().contains("up"));
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    let mut reasons = Vec::new();
+    let code = loop {
+        match machine.daemon.event() {
+            Event::Warning(text) => reasons.push(text),
+            Event::Exited(status) => break status.code,
+            _ => {}
+        }
+    };
+    assert_eq!(code, 137);
+    assert!(
+        reasons.iter().any(|text| text.contains("killed")),
+        "{reasons:?}"
+    );
+    machine.gone();
+}
+
+#[test]
+fn machine_that_cannot_boot_says_why_and_leaves_nothing() {
+    let mut machine = Machine::new();
+    let mut launch = machine.launch("true");
+    let vm = launch.plan.vm.as_mut().unwrap();
+    vm.kernel = machine.file("initramfs");
+    let failed = failure(machine.daemon.call(request(launch), &[]));
+    assert!(
+        failed.message.contains("virtual machine"),
+        "{}",
+        failed.message
+    );
+    println!("{}", failed.message);
+    assert!(!machine.file("cell").exists());
+    drop(machine.daemon);
+    machine.shim.ended_clean();
+}
