@@ -9,6 +9,7 @@ mod links;
 mod make;
 pub(crate) mod names;
 mod own;
+pub(crate) mod publish6;
 mod publish;
 pub(crate) mod six;
 mod told;
@@ -27,6 +28,7 @@ use crate::settings::Settings;
 use crate::{Engine, containers};
 
 pub use publish::PortChange;
+pub(crate) use publish::obey_input;
 pub use check::{NetworkFault, NetworkReport};
 pub use make::{Created, NewNetwork};
 pub use six::{NewRange6, gateway6, is_number};
@@ -112,6 +114,7 @@ fn live(found: &[Found], network: &str, default: bool) -> Vec<LiveEndpoint> {
                 address6: e.v6.as_ref().map(|v6| v6.address),
                 host_veth: e.veth.clone(),
                 ports: e.ports.clone(),
+                ports6: e.v6.iter().flat_map(|v6| v6.ports.clone()).collect(),
             })
             .collect()
     };

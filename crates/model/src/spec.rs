@@ -66,6 +66,8 @@ pub struct ContainerSpec {
     pub exposed_ports: Vec<Port>,
     /// Ports published on the host.
     pub published: Vec<PublishSpec>,
+    /// Those to be published on IPv6 addresses of the host; one for every address stands in both.
+    pub published6: Vec<PublishSpec6>,
     /// Publish every exposed port on a random one.
     pub publish_all: bool,
     /// Network mode.

@@ -112,6 +112,8 @@ pub struct LiveEndpoint {
     pub host_veth: String,
     /// Its published ports.
     pub ports: Vec<PublishedPort>,
+    /// Those on IPv6 addresses of the host.
+    pub ports6: Vec<hull_model::spec::PublishedPort6>,
 }
 
 /// Why a network could not be opened.

@@ -2,7 +2,7 @@
 //! made.
 
 use std::collections::{HashMap, HashSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::AddressPool;
@@ -34,6 +34,7 @@ pub(crate) struct Members {
 pub(crate) struct Publisher {
     /// Those of all networks: the host's ports are one set.
     pub(crate) ports: PortTable,
+    pub(crate) ports6: PortTable<Ipv6Addr>,
 }
 
 /// What the network shares with its background thread.

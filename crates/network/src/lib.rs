@@ -37,6 +37,7 @@ mod plug;
 pub mod pool;
 mod port_ranges;
 mod ports;
+mod publish6;
 mod republish;
 mod route;
 mod rule;

@@ -19,6 +19,7 @@ use crate::open;
 use crate::pool::Pool;
 use crate::route::Route;
 use crate::table::{self, Forward};
+use crate::table6;
 
 /// The kernel removes a veth by itself when its namespace goes; only what is left after this long
 /// (a process that still sits in the namespace) is deleted by us.
@@ -272,6 +273,8 @@ impl Network {
         let policy = self.config.policy;
         let mut elements = table::of_network(&self.config.bridge, subnet, policy);
         elements.extend(self.name_server_elements());
+        let six = self.six.iter();
+        elements.extend(six.flat_map(|six| six.elements(policy)));
         let rules = self.change(Change::removing(elements));
         let bridge = Route::open()?.delete_link(&self.config.bridge);
         rules.and(bridge).map(|()| 0)
@@ -291,6 +294,9 @@ impl Network {
     fn name_server_elements(&self) -> Vec<(&'static str, Entry)> {
         match self.name_server.load(Ordering::Relaxed) {
             0 => Vec::new(),
+            port if !self.config.ipv4 => self.info6().map_or(Vec::new(), |six| {
+                table6::of_name_server(&self.config.bridge, six.gateway, port)
+            }),
             port => table::of_name_server(&self.config.bridge, self.gateway(), port),
         }
     }

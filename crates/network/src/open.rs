@@ -14,10 +14,11 @@ use crate::endpoint::Factory;
 use crate::files;
 use crate::host;
 use crate::netlink::NetlinkError;
-use crate::nft;
+use crate::nft::{self, Hook};
 use crate::route::{Link, Route};
 use crate::six::Six;
 use crate::table::{self, Forward};
+use crate::table6::{self, Forward6};
 use crate::turn;
 use crate::types::{MacAddress, Subnet};
 
@@ -98,6 +99,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
     };
     let mut publisher = config.firewall.publisher();
     let mut forwards = Vec::new();
+    let mut forwards6 = Vec::new();
     for endpoint in live {
         if let Err(error) = members.addresses.reserve(endpoint.address) {
             warnings.push(format!("a running container's {error}"));
@@ -115,11 +117,22 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
                 warnings.push(format!("a port stays published although {error}"));
             }
         }
+        for port in &endpoint.ports6 {
+            forwards6.extend(endpoint.address6.map(|address| Forward6 {
+                port: *port,
+                address,
+            }));
+            if let Err(error) = publisher.ports6.adopt(endpoint.address, *port) {
+                warnings.push(format!("a port stays published although {error}"));
+            }
+        }
     }
     drop(publisher);
 
     let mut elements = table::of_network(&config.bridge, subnet, config.policy);
     elements.extend(table::of_ports(&forwards));
+    elements.extend(table6::of_ports(&forwards6));
+    elements.extend(six.iter().flat_map(|six| six.elements(config.policy)));
     config.firewall.know_bridge(&config.bridge);
     config
         .firewall
@@ -127,7 +140,7 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         .map_err(kernel("write the firewall table"))?;
 
     // A hint only, so a kernel that does not list its chains is no reason to fail.
-    let dropping = || nft::tables_dropping_forwarded(&mut nft::open()?, config.firewall.name());
+    let dropping = || nft::tables_dropping(&mut nft::open()?, config.firewall.name(), Hook::Forward);
     for other in dropping().unwrap_or_default() {
         warnings.push(format!(
             "the firewall table {other} drops forwarded packets: allow those from and to {} \

@@ -102,15 +102,15 @@ fn key(target: Target, host_ip: Ipv4Addr, port: u16) -> Vec<Part<'static>> {
 
 /// A range that one pair of numbers shifts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Shift {
-    first: u16,
-    last: u16,
-    least: u16,
-    most: u16,
+pub(crate) struct Shift {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) least: u16,
+    pub(crate) most: u16,
 }
 
 /// The ports from `first` to `last`, shifted so that the first becomes `to`; few even at worst.
-fn shifts(first: u16, last: u16, to: u16) -> Vec<Shift> {
+pub(crate) fn shifts(first: u16, last: u16, to: u16) -> Vec<Shift> {
     if let Some(up) = to.checked_sub(first) {
         // The remainder leaves every port as it is that stays a port when it is shifted.
         return vec![Shift {

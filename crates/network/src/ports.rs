@@ -7,13 +7,14 @@
 //! range is published.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use hull_model::spec::{Port, Protocol, PublishSpec, PublishedPort};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::host_address::{self, HostAddress};
 use crate::sockets;
 
 /// Random ports come from here, the dynamic range of RFC 6335, as Docker's do.
@@ -25,18 +26,18 @@ const MOST_HELD: u16 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum PortError {
     /// Another container has it.
-    #[error("bind for {host_ip}:{port} failed: port is already allocated")]
+    #[error("bind for {} failed: port is already allocated", at(*host_ip, *port))]
     Allocated {
         /// Host address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Host port.
         port: u16,
     },
     /// The host refuses it: a process has it, or the address is not the host's.
-    #[error("failed to bind host port {host_ip}:{port}/{}: {}", protocol.as_str(), reason(*errno))]
+    #[error("failed to bind host port {}/{}: {}", at(*host_ip, *port), protocol.as_str(), reason(*errno))]
     Refused {
         /// Host address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Host port.
         port: u16,
         /// Protocol.
@@ -48,17 +49,17 @@ pub enum PortError {
     #[error("no free host port for {host_ip} between {first} and {last}: all ports are allocated")]
     Exhausted {
         /// Host address asked for.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Lowest port tried.
         first: u16,
         /// Highest port tried.
         last: u16,
     },
     /// The container does not publish it.
-    #[error("{host_ip}:{port}/{} is not published by the container", protocol.as_str())]
+    #[error("{}/{} is not published by the container", at(*host_ip, *port), protocol.as_str())]
     NotPublished {
         /// Host address.
-        host_ip: Ipv4Addr,
+        host_ip: IpAddr,
         /// Host port.
         port: u16,
         /// Protocol.
@@ -76,6 +77,11 @@ pub enum PortError {
     },
 }
 
+/// An address of IPv6 is written in brackets before a port.
+fn at(host_ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(host_ip, port)
+}
+
 fn reason(errno: Errno) -> &'static str {
     match errno {
         Errno::ADDRINUSE => "address already in use",
@@ -88,8 +94,8 @@ fn reason(errno: Errno) -> &'static str {
 
 /// A published port or range as the allocator keeps it.
 #[derive(Debug)]
-struct Holding {
-    port: PublishedPort,
+struct Holding<A> {
+    port: PublishedPort<A>,
     owner: Ipv4Addr,
     /// One for each port, for the first alone, or none if the host refused when the daemon came
     /// back.
@@ -98,14 +104,14 @@ struct Holding {
 
 /// All published ports.
 #[derive(Debug)]
-pub(crate) struct PortTable {
-    holdings: BTreeMap<(Protocol, u16), Vec<Holding>>,
+pub(crate) struct PortTable<A = Ipv4Addr> {
+    holdings: BTreeMap<(Protocol, u16), Vec<Holding<A>>>,
     /// No range had ever more ports after its first.
     widest: u16,
     next_random: u16,
 }
 
-impl PortTable {
+impl<A: HostAddress> PortTable<A> {
     pub(crate) fn new() -> Self {
         Self {
             holdings: BTreeMap::new(),
@@ -118,8 +124,8 @@ impl PortTable {
     pub(crate) fn allocate(
         &mut self,
         owner: Ipv4Addr,
-        wishes: &[PublishSpec],
-    ) -> Result<Vec<PublishedPort>, PortError> {
+        wishes: &[PublishSpec<A>],
+    ) -> Result<Vec<PublishedPort<A>>, PortError> {
         let mut taken = Vec::with_capacity(wishes.len());
         for wish in wishes {
             match self.allocate_one(owner, wish) {
@@ -140,8 +146,8 @@ impl PortTable {
     pub(crate) fn exchange(
         &mut self,
         owner: Ipv4Addr,
-        remove: &[PublishedPort],
-        add: &[PublishSpec],
+        remove: &[PublishedPort<A>],
+        add: &[PublishSpec<A>],
     ) -> Result<(), PortError> {
         let before = self.of(Some(owner));
         let outcome = remove
@@ -158,7 +164,7 @@ impl PortTable {
     }
 
     /// Has the container hold again what [`PortTable::of`] said.
-    pub(crate) fn restore(&mut self, owner: Ipv4Addr, before: &[(PublishedPort, Ipv4Addr)]) {
+    pub(crate) fn restore(&mut self, owner: Ipv4Addr, before: &[(PublishedPort<A>, Ipv4Addr)]) {
         let now = self.of(Some(owner));
         for gone in now.iter().filter(|held| !before.contains(held)) {
             self.release(&gone.0);
@@ -171,7 +177,11 @@ impl PortTable {
 
     /// Takes back a port that a container had before the daemon was restarted. The container
     /// keeps it whatever happens; the error only says why no socket holds it.
-    pub(crate) fn adopt(&mut self, owner: Ipv4Addr, port: PublishedPort) -> Result<(), PortError> {
+    pub(crate) fn adopt(
+        &mut self,
+        owner: Ipv4Addr,
+        port: PublishedPort<A>,
+    ) -> Result<(), PortError> {
         match hold(&port) {
             Ok(sockets) => {
                 self.insert(port, owner, sockets);
@@ -185,7 +195,7 @@ impl PortTable {
     }
 
     /// Gives a port or a whole range back.
-    pub(crate) fn release(&mut self, port: &PublishedPort) {
+    pub(crate) fn release(&mut self, port: &PublishedPort<A>) {
         let key = (port.container.protocol, port.host_port);
         if let Some(holdings) = self.holdings.get_mut(&key) {
             holdings.retain(|holding| holding.port != *port);
@@ -196,7 +206,7 @@ impl PortTable {
     }
 
     /// The ports of one container, or with `None` of all.
-    pub(crate) fn of(&self, owner: Option<Ipv4Addr>) -> Vec<(PublishedPort, Ipv4Addr)> {
+    pub(crate) fn of(&self, owner: Option<Ipv4Addr>) -> Vec<(PublishedPort<A>, Ipv4Addr)> {
         self.holdings
             .values()
             .flatten()
@@ -206,9 +216,9 @@ impl PortTable {
     }
 
     /// Takes a piece out of what a container holds; what is left of its range on either side stays.
-    fn cut(&mut self, owner: Ipv4Addr, piece: &PublishedPort) -> Result<(), PortError> {
+    fn cut(&mut self, owner: Ipv4Addr, piece: &PublishedPort<A>) -> Result<(), PortError> {
         let missing = PortError::NotPublished {
-            host_ip: piece.host_ip,
+            host_ip: piece.host_ip.into(),
             port: piece.host_port,
             protocol: piece.container.protocol,
         };
@@ -257,8 +267,8 @@ impl PortTable {
     fn allocate_one(
         &mut self,
         owner: Ipv4Addr,
-        wish: &PublishSpec,
-    ) -> Result<PublishedPort, PortError> {
+        wish: &PublishSpec<A>,
+    ) -> Result<PublishedPort<A>, PortError> {
         let (first, last) = (wish.host_port, wish.host_port_end.max(wish.host_port));
         let backwards = wish.host_port_end != 0 && wish.host_port_end < wish.host_port;
         let fits = |port: u16| port.checked_add(wish.more).is_some();
@@ -286,7 +296,7 @@ impl PortTable {
             }
         }
         Err(PortError::Exhausted {
-            host_ip: wish.host_ip,
+            host_ip: wish.host_ip.into(),
             first,
             last,
         })
@@ -295,8 +305,8 @@ impl PortTable {
     fn allocate_random(
         &mut self,
         owner: Ipv4Addr,
-        wish: &PublishSpec,
-    ) -> Result<PublishedPort, PortError> {
+        wish: &PublishSpec<A>,
+    ) -> Result<PublishedPort<A>, PortError> {
         let start = *RANDOM_PORTS.start();
         for _ in RANDOM_PORTS {
             let port = self.next_random;
@@ -321,7 +331,7 @@ impl PortTable {
             }
         }
         Err(PortError::Exhausted {
-            host_ip: wish.host_ip,
+            host_ip: wish.host_ip.into(),
             first: start,
             last: *RANDOM_PORTS.end(),
         })
@@ -330,9 +340,9 @@ impl PortTable {
     fn take(
         &mut self,
         owner: Ipv4Addr,
-        wish: &PublishSpec,
+        wish: &PublishSpec<A>,
         host_port: u16,
-    ) -> Result<PublishedPort, PortError> {
+    ) -> Result<PublishedPort<A>, PortError> {
         let port = PublishedPort {
             container: wish.container,
             host_ip: wish.host_ip,
@@ -341,7 +351,7 @@ impl PortTable {
         };
         if let Some(taken) = self.conflict(&port) {
             return Err(PortError::Allocated {
-                host_ip: port.host_ip,
+                host_ip: port.host_ip.into(),
                 port: taken,
             });
         }
@@ -351,13 +361,11 @@ impl PortTable {
     }
 
     /// The lowest of these host ports that somebody holds.
-    fn conflict(&self, wanted: &PublishedPort) -> Option<u16> {
+    fn conflict(&self, wanted: &PublishedPort<A>) -> Option<u16> {
         let protocol = wanted.container.protocol;
         let lowest = wanted.host_port.saturating_sub(self.widest);
         let near = (protocol, lowest)..=(protocol, wanted.host_port_end());
-        let overlaps = |other: Ipv4Addr| {
-            other == wanted.host_ip || other.is_unspecified() || wanted.host_ip.is_unspecified()
-        };
+        let overlaps = |other: A| host_address::overlap(other, wanted.host_ip);
         let others = self.holdings.range(near).flat_map(|(_, holdings)| holdings);
         others
             .filter(|h| overlaps(h.port.host_ip) && h.port.host_port_end() >= wanted.host_port)
@@ -365,7 +373,7 @@ impl PortTable {
             .min()
     }
 
-    fn insert(&mut self, port: PublishedPort, owner: Ipv4Addr, sockets: Vec<OwnedFd>) {
+    fn insert(&mut self, port: PublishedPort<A>, owner: Ipv4Addr, sockets: Vec<OwnedFd>) {
         self.widest = self.widest.max(port.more);
         self.holdings
             .entry((port.container.protocol, port.host_port))
@@ -379,7 +387,7 @@ impl PortTable {
 }
 
 /// Whether `piece` is `whole` or a part of it.
-fn contains(whole: &PublishedPort, piece: &PublishedPort) -> bool {
+fn contains<A: HostAddress>(whole: &PublishedPort<A>, piece: &PublishedPort<A>) -> bool {
     let offset = piece.host_port.checked_sub(whole.host_port);
     whole.host_ip == piece.host_ip
         && whole.container.protocol == piece.container.protocol
@@ -390,7 +398,10 @@ fn contains(whole: &PublishedPort, piece: &PublishedPort) -> bool {
 }
 
 /// What is left of `whole` before and after `piece`, which is a part of it.
-fn around(whole: &PublishedPort, piece: &PublishedPort) -> [Option<PublishedPort>; 2] {
+fn around<A: HostAddress>(
+    whole: &PublishedPort<A>,
+    piece: &PublishedPort<A>,
+) -> [Option<PublishedPort<A>>; 2] {
     let before = piece.host_port.saturating_sub(whole.host_port);
     let until = before.saturating_add(piece.more);
     let left = before
@@ -422,9 +433,9 @@ fn taken(error: &PortError) -> Option<u16> {
     }
 }
 
-fn refused(port: &PublishedPort, taken: u16, errno: Errno) -> PortError {
+fn refused<A: HostAddress>(port: &PublishedPort<A>, taken: u16, errno: Errno) -> PortError {
     PortError::Refused {
-        host_ip: port.host_ip,
+        host_ip: port.host_ip.into(),
         port: taken,
         protocol: port.container.protocol,
         errno,
@@ -432,9 +443,9 @@ fn refused(port: &PublishedPort, taken: u16, errno: Errno) -> PortError {
 }
 
 /// Holds a port, or a range; the error says at which port it failed.
-fn hold(port: &PublishedPort) -> Result<Vec<OwnedFd>, (u16, Errno)> {
+fn hold<A: HostAddress>(port: &PublishedPort<A>) -> Result<Vec<OwnedFd>, (u16, Errno)> {
     let Port { protocol, .. } = port.container;
-    let bind = |number: u16| match bind(port.host_ip, number, protocol) {
+    let bind = |number: u16| match bind(port.host_ip.into(), number, protocol) {
         // A kernel without SCTP has no process that could take the port.
         Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if protocol == Protocol::Sctp => {
             Ok(None)
@@ -448,7 +459,7 @@ fn hold(port: &PublishedPort) -> Result<Vec<OwnedFd>, (u16, Errno)> {
     }
     let first = bind(port.host_port)?;
     let (next, last) = (port.host_port.saturating_add(1), port.host_port_end());
-    match sockets::lowest_taken(protocol, port.host_ip, next, last) {
+    match sockets::lowest_taken(protocol, port.host_ip.into(), next, last) {
         Ok(None) => Ok(first.into_iter().collect()),
         Ok(Some(taken)) => Err((taken, Errno::ADDRINUSE)),
         Err(error) => {
@@ -459,14 +470,26 @@ fn hold(port: &PublishedPort) -> Result<Vec<OwnedFd>, (u16, Errno)> {
 }
 
 /// Binds the port for as long as the socket lives.
-fn bind(host_ip: Ipv4Addr, port: u16, protocol: Protocol) -> Result<OwnedFd, Errno> {
-    let address = SocketAddrV4::new(host_ip, port);
+fn bind(host_ip: IpAddr, port: u16, protocol: Protocol) -> Result<OwnedFd, Errno> {
+    let address = SocketAddr::new(host_ip, port);
     let (kind, number) = match protocol {
         Protocol::Tcp => (SocketType::STREAM, None),
         Protocol::Udp => (SocketType::DGRAM, None),
         Protocol::Sctp => (SocketType::STREAM, Some(rustix::net::ipproto::SCTP)),
     };
-    let open = || rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, number);
+    let family = if host_ip.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let open = || {
+        let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, number)?;
+        if host_ip.is_ipv6() {
+            // The same port of IPv4 is held by another socket.
+            rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        Ok::<_, Errno>(socket)
+    };
     let socket = open()?;
     match (rustix::net::bind(&socket, &address), protocol) {
         (Ok(()), Protocol::Tcp | Protocol::Sctp) => Ok(socket),

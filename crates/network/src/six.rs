@@ -242,14 +242,23 @@ impl Network {
         }
     }
 
-    /// Gives the IPv6 address of the container at `key` back.
+    /// Gives the IPv6 address of the container at `key` back, and its ports.
     pub(crate) fn leave6(&self, key: Ipv4Addr) {
+        // The ports are free whatever happens; what is left in the table is repaired by the next
+        // that fails.
+        self.unpublish6(key).ok();
         if let Some(six) = &self.six {
             let mut members = six.members();
             if let Some(address) = members.given.remove(&key) {
                 members.pool.release(address);
             }
         }
+    }
+
+    /// The IPv6 address of the container at `key`.
+    pub(crate) fn address6_of(&self, key: Ipv4Addr) -> Option<Ipv6Addr> {
+        let six = self.six.as_ref()?;
+        six.members().given.get(&key).copied()
     }
 
     /// The IPv6 half, if there is one.

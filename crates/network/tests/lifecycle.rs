@@ -136,6 +136,7 @@ fn reopened_network_keeps_the_living_and_removes_strays() {
         address: kept.address,
         address6: None,
         host_veth: kept.host_veth.clone(),
+        ports6: Vec::new(),
         ports,
     };
     let network = world.open_with(&world.config(), std::slice::from_ref(&live));
@@ -177,6 +178,7 @@ fn reopened_network_without_its_bridge_makes_it_anew_for_the_living() {
         address: kept.address,
         address6: None,
         host_veth: kept.host_veth.clone(),
+        ports6: Vec::new(),
         ports: Vec::new(),
     };
     let network = world.open_with(&world.config(), &[live]);

@@ -19,7 +19,7 @@ use super::{attributes, exit, health, plan};
 use crate::Engine;
 use crate::clock::now_ns;
 use crate::networks::names::with_ndots;
-use crate::networks::six;
+use crate::networks::{publish6, six};
 use crate::shim::Shim;
 
 impl Engine {
@@ -250,6 +250,7 @@ impl Engine {
                 keep(netns)
             }
             NetworkMode::Bridge | NetworkMode::Network(_) => {
+                publish6::check_without_ipv6(spec)?;
                 let link = self
                     .bridge()?
                     .attach()

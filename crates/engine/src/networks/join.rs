@@ -20,7 +20,7 @@ use hull_state::{ContainerRecord, ContainerState, Endpoint, Join, Place};
 use super::links;
 use super::egress::Enforced;
 use super::own::OwnNetwork;
-use super::six;
+use super::{publish6, six};
 use crate::Engine;
 use crate::containers::{ports_wanted, start};
 
@@ -354,11 +354,14 @@ impl Engine {
         leading.sort_by_key(|join| std::cmp::Reverse(rank(join)));
         let place_of = |join: &&Join| places.iter().find(|p| p.network == join.network);
         six::lead_out6(netns, leading.iter().filter_map(place_of))?;
-        let has_ipv4 = |join: &&Join| {
-            place_of(join).is_some_and(|place| !six::is_number(place.endpoint.address))
+        let has_ipv4 = |join: &&&Join| {
+            place_of(*join).is_some_and(|place| !six::is_number(place.endpoint.address))
         };
-        let Some(join) = leading.into_iter().find(has_ipv4) else {
-            return Ok(());
+        let Some(join) = leading.iter().find(has_ipv4).copied() else {
+            if !leading.is_empty() {
+                publish6::check_without_ipv4(&record.spec)?;
+            }
+            return self.publish6(record, joins, &leading, places);
         };
         let Some(chosen) = places.iter().position(|p| p.network == join.network) else {
             return Ok(());
@@ -369,6 +372,21 @@ impl Engine {
         };
         hull_network::lead_out(netns, &interface, gateway)
             .map_err(crate::internal("cannot set the container's default route"))?;
+        self.publish4(record, joins, join, places)?;
+        self.publish6(record, joins, &leading, places)
+    }
+
+    /// Has the ports of a container lead to it by the network of `join`; they leave others.
+    fn publish4(
+        &self,
+        record: &ContainerRecord,
+        joins: &[Join],
+        join: &Join,
+        places: &mut [Place],
+    ) -> Result<()> {
+        let Some(chosen) = places.iter().position(|p| p.network == join.network) else {
+            return Ok(());
+        };
         let mut wanted = Vec::new();
         let mut published = false;
         for (index, place) in places.iter_mut().enumerate() {
