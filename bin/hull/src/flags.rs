@@ -45,6 +45,9 @@ struct Flags {
     /// What host-gateway stands for in --add-host, and the names of the host: an IPv4 address [default: the network's gateway]
     #[arg(long, value_name = "ADDRESS")]
     host_gateway_ip: Option<std::net::Ipv4Addr>,
+    /// Published ports obey the host's own rules for input, so that they do not bypass its firewall
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    published_ports_obey_input: Option<bool>,
     /// Network namespaces kept ready
     #[arg(long, value_name = "N")]
     pool_size: Option<usize>,
@@ -140,6 +143,7 @@ pub(crate) fn settings(args: Vec<OsString>) -> anyhow::Result<Asked> {
         ipv6_networks: flags.ipv6_networks,
         mtu: flags.mtu,
         host_gateway_ip: flags.host_gateway_ip,
+        published_ports_obey_input: flags.published_ports_obey_input,
         pool_size: flags.pool_size,
         cgroup_parent: flags.cgroup_parent,
         log_level: flags.log_level,

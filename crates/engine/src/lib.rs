@@ -122,6 +122,7 @@ impl Engine {
         let all_known = loaded.unreadable.is_empty();
         let found = reconcile::find(&settings, loaded.containers).await;
         let firewall = Arc::new(Firewall::gathering(&settings.table()));
+        networks::obey_input(&settings, &firewall)?;
         let mut network = networks::open(&settings, &firewall, &found)?;
         let mut own = Networks::open(&settings, &firewall, loaded.networks, &found);
         networks::write_firewall(&firewall, &mut network, &mut own);

@@ -47,6 +47,8 @@ pub struct Overrides {
     pub mtu: Option<u32>,
     /// What `host-gateway` stands for in `--add-host` and in names of the host.
     pub host_gateway_ip: Option<Ipv4Addr>,
+    /// Published ports obey the host's own rules for input.
+    pub published_ports_obey_input: Option<bool>,
     /// Network namespaces kept ready.
     pub pool_size: Option<usize>,
     /// Control group below which each container gets its own.
@@ -106,6 +108,10 @@ impl Overrides {
                     })
                 })
                 .transpose()?,
+            published_ports_obey_input: truth(
+                "HULL_PUBLISHED_PORTS_OBEY_INPUT",
+                text("HULL_PUBLISHED_PORTS_OBEY_INPUT"),
+            )?,
             pool_size: number("HULL_POOL_SIZE", text("HULL_POOL_SIZE"))?,
             cgroup_parent: text("HULL_CGROUP_PARENT"),
             log_level: text("HULL_LOG_LEVEL"),
@@ -152,6 +158,9 @@ impl Overrides {
             ipv6_networks: self.ipv6_networks.or(next.ipv6_networks),
             mtu: self.mtu.or(next.mtu),
             host_gateway_ip: self.host_gateway_ip.or(next.host_gateway_ip),
+            published_ports_obey_input: self
+                .published_ports_obey_input
+                .or(next.published_ports_obey_input),
             pool_size: self.pool_size.or(next.pool_size),
             cgroup_parent: self.cgroup_parent.or(next.cgroup_parent),
             log_level: self.log_level.or(next.log_level),
@@ -178,6 +187,15 @@ fn number<T: std::str::FromStr>(name: &str, text: Option<String>) -> Result<Opti
     text.map(|t| {
         t.parse()
             .map_err(|_| Error::invalid(format!("{name}={t}: want a number")))
+    })
+    .transpose()
+}
+
+fn truth(name: &str, text: Option<String>) -> Result<Option<bool>> {
+    text.map(|text| match text.as_str() {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err(Error::invalid(format!("{name}={text}: want true or false"))),
     })
     .transpose()
 }
@@ -216,6 +234,8 @@ pub struct Settings {
     pub mtu: u32,
     /// What `host-gateway` stands for; the network's own gateway if none.
     pub host_gateway_ip: Option<Ipv4Addr>,
+    /// Published ports obey the host's own rules for input.
+    pub published_ports_obey_input: bool,
     /// Network namespaces kept ready.
     pub pool_size: usize,
     /// Control group below which each container gets its own.
@@ -255,6 +275,7 @@ impl Settings {
             ipv6_networks: all.ipv6_networks.unwrap_or_default(),
             mtu: all.mtu.unwrap_or(1500),
             host_gateway_ip: all.host_gateway_ip,
+            published_ports_obey_input: all.published_ports_obey_input.unwrap_or(false),
             pool_size: all.pool_size.unwrap_or(8),
             cgroup_parent: all.cgroup_parent.unwrap_or_else(|| "/hull".into()),
             log_level: all.log_level.unwrap_or_else(|| "info".into()),

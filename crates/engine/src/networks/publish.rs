@@ -11,12 +11,14 @@ use std::os::fd::AsFd;
 
 use hull_model::spec::{ContainerSpec, NetworkMode, PublishSpec, PublishedPort};
 use hull_model::{Error, Result};
+use hull_network::Firewall;
 use hull_state::{ContainerRecord, Endpoint, Join};
 
 use super::own::OwnNetwork;
 use super::six;
 use crate::Engine;
 use crate::containers::{ports_wanted, start};
+use crate::settings::Settings;
 
 /// A change of what a container publishes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -154,6 +156,25 @@ impl Engine {
         };
         let rank = |join: &&Join| (join.gw_priority, std::cmp::Reverse(join.name.clone()));
         joins.iter().filter(leads).max_by_key(rank)
+    }
+}
+
+/// Has published ports obey the host's rules for input, if the settings say so.
+///
+/// # Errors
+/// The host cannot do it: better no daemon than ports that are open behind a firewall.
+pub(crate) fn obey_input(settings: &Settings, firewall: &Firewall) -> Result<()> {
+    let obey = settings.published_ports_obey_input;
+    match firewall.obey_input(&settings.bridge, obey) {
+        Err(error) if obey => Err(Error::internal(
+            "published ports cannot obey the host's rules for input",
+            error,
+        )),
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove the interfaces of ports that obeyed the host's rules");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 
