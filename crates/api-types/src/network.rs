@@ -1,6 +1,8 @@
 //! Networks and a container's ends on them.
 use std::collections::BTreeMap;
 
+use crate::network_check::NetworkDetail;
+
 wire! {
     /// Networks a container is to join when it is created.
     pub struct NetworkingConfig {
@@ -75,6 +77,8 @@ wire! {
         containers: BTreeMap<String, NetworkContainer>,
         options: BTreeMap<String, String>,
         labels: BTreeMap<String, String>,
+        /// Hull's own, for whoever asks with `verbose`.
+        hull?: NetworkDetail,
     }
 }
 

@@ -5,6 +5,7 @@ use hull_api_types::network::{
     NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
     NetworkResource, NetworksPruneResponse,
 };
+use hull_api_types::network_check::NetworkCheck;
 use hyper::Method;
 
 use crate::query::segment;
@@ -29,6 +30,19 @@ impl Client {
             RequestBody::Empty,
         )
         .await
+    }
+
+    /// `POST /hull/networks/check`: one network or all.
+    pub async fn network_check(
+        &self,
+        network: Option<&str>,
+        repair: bool,
+    ) -> Result<NetworkCheck, ClientError> {
+        let query = Query::new()
+            .set_opt("network", network)
+            .flag("repair", repair);
+        let path = format!("/hull/networks/check{}", query.as_str());
+        self.json(Method::POST, &path, RequestBody::Empty).await
     }
 
     /// `POST /networks/create`.

@@ -126,6 +126,20 @@ impl<T: Send + 'static, J: Send + 'static> Pool<T, J> {
         drop(ready);
     }
 
+    /// Takes out the ready items of which `which` holds.
+    pub fn extract(&self, which: impl Fn(&T) -> bool) -> Vec<T> {
+        let extracted = {
+            let mut state = self.shared.lock();
+            let (out, kept) = std::mem::take(&mut state.ready)
+                .into_iter()
+                .partition(|item| which(item));
+            state.ready = kept;
+            out
+        };
+        self.shared.wake.notify_one();
+        extracted.into()
+    }
+
     /// Number of ready items.
     pub fn ready(&self) -> usize {
         self.shared.lock().ready.len()

@@ -8,7 +8,7 @@ use crate::addr;
 use crate::config::{NetworkConfig, OpenError};
 use crate::files;
 use crate::netlink::NetlinkError;
-use crate::nft::{self, NFPROTO_IPV4, Transaction};
+use crate::nft::{self, Hook, NFPROTO_IPV4, Transaction};
 use crate::route::Route;
 use crate::types::Subnet;
 
@@ -93,4 +93,13 @@ pub fn remove_table(bridge: &str) -> Result<(), NetlinkError> {
 /// The kernel does not tell.
 pub fn interface_exists(name: &str) -> Result<bool, NetlinkError> {
     Ok(Route::open()?.link(name)?.is_some())
+}
+
+/// Tables of the host with a chain that drops what comes in for the host itself unless a rule of
+/// its own accepts it: questions of containers for the network's name server among it.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn tables_dropping_input() -> Result<Vec<String>, NetlinkError> {
+    nft::tables_dropping(&mut nft::open()?, "", Hook::Input)
 }

@@ -72,6 +72,43 @@ pub fn force_send_buffer(fd: impl AsFd, bytes: u32) -> io::Result<()> {
     set_int(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes)
 }
 
+/// One instruction of a filter of packets (classic BPF, socket(7)): code, jumps if true and if
+/// false, operand.
+pub type FilterStep = (u16, u8, u8, u32);
+
+/// Has the kernel put only such messages into the socket's queue as the filter accepts.
+///
+/// # Errors
+/// The kernel finds the filter malformed.
+pub fn attach_filter(fd: impl AsFd, steps: &[FilterStep]) -> io::Result<()> {
+    let mut program: Vec<libc::sock_filter> = steps
+        .iter()
+        .map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k })
+        .collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(io::Error::other)?,
+        filter: program.as_mut_ptr(),
+    };
+    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    // SAFETY: the descriptor is open for the call; the pointer and length describe `program`, whose
+    // own pointer and length describe the instructions, which live to the end of this function. The
+    // kernel copies both and checks every instruction.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 fn set_int(fd: &impl AsFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let size = libc::socklen_t::try_from(size_of::<i32>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the call, and the pointer and length describe `value`,

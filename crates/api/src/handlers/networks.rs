@@ -12,7 +12,7 @@ use hull_api_types::network::{
 use hull_engine::Filters;
 use hull_engine::networks::{NetworkDescription, NewNetwork, is_number};
 
-use super::Eng;
+use super::{Eng, network_check};
 use crate::body;
 use crate::error::{ApiError, ApiResult};
 use crate::params::Params;
@@ -162,8 +162,13 @@ fn default_options(bridge: &hull_engine::networks::NetworkInfo) -> BTreeMap<Stri
 }
 
 /// `GET /networks/{name}`
-pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>) -> ApiResult {
-    body::reply(&resource(&engine.network(&name)?))
+pub(crate) async fn inspect(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
+    let network = engine.network(&name)?;
+    let mut reply = resource(&network);
+    if Params::of(&uri).flag("verbose") {
+        reply.hull = network_check::detail(&engine, &network)?;
+    }
+    body::reply(&reply)
 }
 
 /// `POST /networks/create`

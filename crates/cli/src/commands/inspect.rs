@@ -74,6 +74,7 @@ async fn run(context: &Context, args: InspectArgs) -> Result<u8, CliError> {
 }
 
 /// Prints each of `names`, of one kind or of the first kind that has it; those that are missing are reported at the end.
+/// With `size` a container's sizes are told, and what stands behind a network.
 pub(crate) async fn inspect(
     client: &Client,
     names: &[String],
@@ -133,7 +134,7 @@ async fn fetch(client: &Client, name: &str, kind: Kind, size: bool) -> Result<By
     match kind {
         Kind::Container => client.container_inspect_raw(name, size).await,
         Kind::Image => client.image_inspect_raw(name).await,
-        Kind::Network => client.network_inspect_raw(name, false).await,
+        Kind::Network => client.network_inspect_raw(name, size).await,
         Kind::Volume => client.volume_inspect_raw(name).await,
     }
 }

@@ -8,6 +8,7 @@ use hull_model::egress::{EgressPolicy, InvalidEgress};
 use hull_model::spec::{ContainerSpec, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::dns::{Member, Served, Zone};
+use hull_network::{Fault, FaultyPart};
 use hull_network::egress::{Egress, Gates, Guarded, Reach, Side, bridge_address};
 use hull_state::{ContainerRecord, Endpoint, Join, Place};
 
@@ -31,6 +32,24 @@ impl Policies {
         Self {
             tables: Egress::open(&table, gates.clone()).map_err(|error| error.to_string()),
             names: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What is wrong with the tables, if something is.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        let egress = self.tables.as_ref().ok()?;
+        let missing = egress.is_missing().unwrap_or(false);
+        let text = "the table of containers' egress policies is missing";
+        missing.then(|| Fault::new(FaultyPart::Rules, text))
+    }
+
+    /// Writes the tables anew if one is gone.
+    pub(super) fn repair(&self) -> Result<(), String> {
+        match &self.tables {
+            Ok(egress) if egress.is_missing().unwrap_or(true) => {
+                egress.repair().map_err(|error| error.to_string())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -306,6 +325,18 @@ impl Engine {
         told.map_err(crate::internal(failed))?;
         *served = Some(server);
         Ok(())
+    }
+
+    /// Has the default network's name server, if there is one, listen on the bridge as it is now.
+    pub(super) async fn serve_default_names_again(&self) -> Result<()> {
+        let served = self.egress.names.lock().await.take();
+        match served {
+            Some(served) => {
+                drop(served);
+                self.serve_default_names().await
+            }
+            None => Ok(()),
+        }
     }
 
     /// Has questions of a container on the default network go to its own servers, if it has any.

@@ -220,6 +220,24 @@ impl Egress {
         self.rewrite(&self.held())
     }
 
+    /// Whether a table is gone that containers' policies need.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn is_missing(&self) -> Result<bool, NetlinkError> {
+        let held = self.held();
+        if held.is_empty() {
+            return Ok(false);
+        }
+        for family in [BRIDGE, INET] {
+            let tables = nft::tables(&mut self.kernel.socket(), family)?;
+            if !tables.contains(&self.kernel.table) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// How many containers have a policy.
     pub fn guarded(&self) -> usize {
         self.held().len()

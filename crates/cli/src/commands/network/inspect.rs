@@ -13,6 +13,9 @@ pub(crate) struct InspectArgs {
     /// Format output using a custom template: 'json' prints JSON, 'TEMPLATE' prints output using the given Go template
     #[arg(short, long, value_name = "string")]
     format: Option<String>,
+    /// Show what stands behind the networks too: bridge, names, firewall rules, links
+    #[arg(short, long)]
+    verbose: bool,
     /// Networks
     args: Vec<String>,
 }
@@ -33,7 +36,7 @@ async fn run(context: &Context, args: InspectArgs) -> Result<u8, CliError> {
         &args.args,
         args.format.as_deref(),
         Some(Kind::Network),
-        false,
+        args.verbose,
     )
     .await
 }

@@ -1,5 +1,6 @@
 //! Commands about networks.
 
+pub(crate) mod check;
 pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod disconnect;
