@@ -118,6 +118,10 @@ wire! {
         live_restore_enabled: bool,
         /// The default isolation; Hull says `container`.
         isolation: String,
+        /// What runs virtual machines, and how (Hull's own).
+        hypervisor: String,
+        /// Why that is not KVM (Hull's own).
+        hypervisor_reason: String,
         init_binary: String,
         containerd_commit: Commit,
         runc_commit: Commit,

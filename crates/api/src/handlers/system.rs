@@ -144,6 +144,8 @@ pub(crate) async fn info(State(engine): Eng) -> ApiResult {
         init_binary: "hull-agent".into(),
         containerd_commit: Commit::default(),
         security_options: list(&["name=seccomp,profile=builtin", "name=cgroupns"]),
+        hypervisor: info.hypervisor,
+        hypervisor_reason: info.hypervisor_reason,
         warnings: info.warnings,
         ..Info::default()
     })

@@ -42,6 +42,10 @@ pub struct Info {
     pub started_ns: u64,
     /// Descriptors that the daemon has open.
     pub descriptors: usize,
+    /// What runs virtual machines, and how.
+    pub hypervisor: String,
+    /// Why it is not KVM; empty if it is.
+    pub hypervisor_reason: String,
     /// What this host cannot do.
     pub warnings: Vec<String>,
 }
@@ -73,6 +77,7 @@ pub struct DiskUsage {
 impl Engine {
     /// Facts of the engine and its host.
     pub fn info(&self) -> Info {
+        let vm = hull_hypervisor::probe();
         let mut info = Info {
             id: self.network_id("engine"),
             images: self.images.store.count(),
@@ -85,6 +90,12 @@ impl Engine {
             cgroup_version: host::cgroup_version(),
             started_ns: self.started_ns,
             descriptors: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+            hypervisor: vm.program_and_accelerator(),
+            hypervisor_reason: vm
+                .unusable
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             warnings: self.network_warnings(),
             ..Info::default()
         };

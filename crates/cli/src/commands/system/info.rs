@@ -109,6 +109,12 @@ fn text(info: &Info) -> String {
     if !info.isolation.is_empty() {
         out.row(1, "Default Isolation", &info.isolation);
     }
+    if !info.hypervisor.is_empty() {
+        out.row(1, "Hypervisor", &info.hypervisor);
+    }
+    if !info.hypervisor_reason.is_empty() {
+        out.row(2, "Without KVM", &info.hypervisor_reason);
+    }
     out.row(1, "Init Binary", &info.init_binary);
     if !info.security_options.is_empty() {
         out.title(" Security Options:");
