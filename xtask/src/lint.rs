@@ -13,8 +13,9 @@ const MAX_LINES: usize = 800;
 /// Packages Cargo.lock may name.
 const MAX_PACKAGES: usize = 350;
 /// Crates of the daemon half: none may reach the sandbox half's own code.
-const DAEMON_HALF: [&str; 11] = [
+const DAEMON_HALF: [&str; 12] = [
     "hull-image",
+    "hull-kernel",
     "hull-snapshot",
     "hull-network",
     "hull-volume",

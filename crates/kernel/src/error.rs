@@ -24,9 +24,6 @@ pub enum KernelError {
     /// It is the default.
     #[error("{0} is the default kernel: make another the default first, or use --force")]
     IsDefault(String),
-    /// Somebody else installs.
-    #[error("another kernel is being installed: try again")]
-    Busy,
     /// The file cannot be booted.
     #[error("this is no kernel for guests: {0}")]
     Unfit(String),
@@ -73,9 +70,7 @@ impl From<KernelError> for Error {
     fn from(error: KernelError) -> Self {
         let kind = match &error {
             KernelError::NotFound(_) => ErrorKind::NotFound,
-            KernelError::Exists(_) | KernelError::IsDefault(_) | KernelError::Busy => {
-                ErrorKind::Conflict
-            }
+            KernelError::Exists(_) | KernelError::IsDefault(_) => ErrorKind::Conflict,
             KernelError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,
                 _ => ErrorKind::Internal,

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{CONFIG, KERNEL, MANIFEST, NEW, check_name};
+use crate::store::{CONFIG, KERNEL, MANIFEST, check_name};
 use crate::{Kernel, KernelError, Kernels, Manifest, elf};
 
 /// No kernel is larger; Debian's with all drivers in it would be.
@@ -44,18 +44,14 @@ impl Kernels {
         if let Some(name) = &options.name {
             check_name(name)?;
         }
-        let _lock = self.lock()?;
-        let new = tempfile::Builder::new()
-            .prefix(NEW)
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir_in(self.dir())
-            .map_err(|e| KernelError::io("write in", self.dir(), e))?;
+        let (new, _held) = self.begin()?;
         let manifest = Receiver { dir: new.path() }.receive(source, options)?;
         let name = match &options.name {
             Some(name) => name.clone(),
             None => manifest.version.clone(),
         };
         check_name(&name)?;
+        let _lock = self.lock()?;
         if let Ok(known) = self.get(&name)
             && known.manifest.sha256 == manifest.sha256
         {

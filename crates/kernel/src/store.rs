@@ -1,13 +1,14 @@
 //! The folder of kernels: what is there, which is the default, what goes.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use tempfile::TempDir;
 
 use crate::{KernelError, Manifest};
 
@@ -17,7 +18,7 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 /// Names that begin with a dot are ours; kernels cannot have such a name.
 const DEFAULT: &str = ".default";
 const LOCK: &str = ".lock";
-pub(crate) const NEW: &str = ".new-";
+const NEW: &str = ".new-";
 const OLD: &str = ".old-";
 const MAX_NAME: usize = 128;
 /// A manifest is a handful of short lines.
@@ -158,14 +159,25 @@ impl Kernels {
             .map_err(|e| KernelError::io("make", &self.dir, e))?;
         let path = self.dir.join(LOCK);
         let file = File::create(&path).map_err(|e| KernelError::io("make", &path, e))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                self.sweep();
-                Ok(file)
-            }
-            Err(Errno::WOULDBLOCK) => Err(KernelError::Busy),
-            Err(e) => Err(KernelError::io("lock", &path, e)),
-        }
+        // Nobody holds it for long: what is sent is written without it.
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|e| KernelError::io("lock", &path, e))?;
+        self.sweep();
+        Ok(file)
+    }
+
+    /// A folder to write a kernel in, which nobody sweeps while its lock is held.
+    pub(crate) fn begin(&self) -> Result<(TempDir, File), KernelError> {
+        let _lock = self.lock()?;
+        let fail = |e| KernelError::io("write in", &self.dir, e);
+        let new = tempfile::Builder::new()
+            .prefix(NEW)
+            .permissions(Permissions::from_mode(0o755))
+            .tempdir_in(&self.dir)
+            .map_err(fail)?;
+        let held = File::open(new.path()).map_err(fail)?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
+        Ok((new, held))
     }
 
     /// Puts a finished folder in its place, and makes it the default if there is none.
@@ -217,12 +229,18 @@ impl Kernels {
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            if name.starts_with(NEW) || name.starts_with(OLD) {
-                let path = entry.path();
+            let path = entry.path();
+            if (name.starts_with(NEW) && !is_held(&path)) || name.starts_with(OLD) {
                 let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
             }
         }
     }
+}
+
+/// Whether somebody writes in a folder.
+fn is_held(path: &Path) -> bool {
+    let taken = File::open(path).map(|dir| flock(&dir, FlockOperation::NonBlockingLockExclusive));
+    matches!(taken, Ok(Err(Errno::WOULDBLOCK)))
 }
 
 pub(crate) fn check_name(name: &str) -> Result<(), KernelError> {
