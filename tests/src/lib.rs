@@ -6,6 +6,7 @@ pub mod forward;
 pub mod liar;
 pub mod net;
 pub mod odd;
+pub mod questions;
 pub mod rawtar;
 pub mod outside;
 pub mod registry;
