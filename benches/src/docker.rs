@@ -26,6 +26,14 @@ impl Docker {
     /// # Errors
     /// If it is not installed or does not come up.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_with(dir, &[])
+    }
+
+    /// As [`Docker::start`], with further flags of the daemon.
+    ///
+    /// # Errors
+    /// As [`Docker::start`].
+    pub fn start_with(dir: &Path, flags: &[&str]) -> Result<Self> {
         let dir = dir.join("docker");
         fs::create_dir_all(&dir)?;
         let at = |name: &str| dir.join(name).display().to_string();
@@ -44,6 +52,7 @@ impl Docker {
                 "-H",
                 &socket,
             ])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

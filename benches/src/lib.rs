@@ -5,6 +5,8 @@ pub mod docker;
 pub mod hull;
 pub mod measure;
 pub mod memory;
+pub mod netload;
+pub mod netns;
 pub mod oci;
 pub mod podman;
 pub mod registry;

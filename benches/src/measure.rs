@@ -64,6 +64,25 @@ impl Case {
         self.spawn()?.end()
     }
 
+    /// Runs it once; what it writes to standard output.
+    ///
+    /// # Errors
+    /// As [`Case::once`].
+    pub fn output(&self) -> Result<String> {
+        let (program, args) = self.argv.split_first().context("an empty command line")?;
+        let output = Command::new(program)
+            .args(args)
+            .envs(self.env.iter().cloned())
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", self.argv.join(" ")))?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            bail!("{} failed: {}", self.argv.join(" "), text.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
     /// Runs it `n` times at once; the time until the last has ended.
     ///
     /// # Errors
@@ -102,12 +121,18 @@ impl Started<'_> {
 }
 
 /// Runs the cases in turn, `rounds` times, after one round that does not count. Noise of the
-/// machine meets all of them alike. Returns the median of each, in milliseconds.
+/// machine meets all of them alike. In its turn a case runs twice and the second run counts:
+/// what engines do after a command has ended (taking down a network, say) is borne by the next
+/// command of the same engine, and not by whichever engine is measured after it. Returns the
+/// median of each, in milliseconds.
 ///
 /// # Errors
 /// If a run fails.
 pub fn interleaved(cases: &[Case], rounds: usize) -> Result<Vec<f64>> {
-    let timed: Vec<_> = cases.iter().map(|case| || case.once()).collect();
+    let timed: Vec<_> = cases
+        .iter()
+        .map(|case| || case.once().and_then(|_| case.once()))
+        .collect();
     let timed: Vec<&Timed<'_>> = timed.iter().map(|t| t as &Timed<'_>).collect();
     interleaved_steps(&timed, rounds)
 }
@@ -130,6 +155,12 @@ pub fn interleaved_steps(cases: &[&Timed<'_>], rounds: usize) -> Result<Vec<f64>
         }
     }
     Ok(times.iter_mut().map(|t| median_ms(t)).collect())
+}
+
+/// The median of figures; none of none.
+pub fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_unstable_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The median in milliseconds.

@@ -46,6 +46,25 @@ impl Row {
         }
     }
 
+    /// Hull's figure beside a peer's, where more is better.
+    pub fn more(
+        name: &'static str,
+        what: impl Into<String>,
+        [hull, peer]: [f64; 2],
+        peer_name: &'static str,
+        promised: f64,
+    ) -> Self {
+        Self {
+            name,
+            what: what.into(),
+            hull,
+            peer_name,
+            peer,
+            factor: hull / peer,
+            promised,
+        }
+    }
+
     /// The promise is kept.
     pub fn is_kept(&self) -> bool {
         self.factor >= self.promised
@@ -62,7 +81,7 @@ pub fn table(rows: &[Row]) -> String {
         let verdict = if r.is_kept() { "" } else { "  MISSED" };
         let _ = writeln!(
             text,
-            "{:<16} {:<54} {:>10.2} {:>10.2} {:<18} {:>7.1}x {:>8.1}x{verdict}",
+            "{:<16} {:<54} {:>10.2} {:>10.2} {:<18} {:>7.2}x {:>8.2}x{verdict}",
             r.name, r.what, r.hull, r.peer, r.peer_name, r.factor, r.promised
         );
     }

@@ -21,6 +21,7 @@ const NEEDS: [(&str, &str); 34] = [
     ("/usr/bin/docker-registry", "docker-registry"),
     ("/usr/bin/htpasswd", "apache2-utils"),
     ("/usr/bin/openssl", "openssl"),
+    ("/usr/bin/wrk", "wrk"),
     ("/usr/sbin/runc", "runc"),
     ("/usr/bin/crun", "crun"),
     ("/usr/bin/time", "time"),
