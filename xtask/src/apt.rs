@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process::run;
 
 /// (file that shows the package is there, package).
-const NEEDS: [(&str, &str); 34] = [
+const NEEDS: [(&str, &str); 35] = [
     ("/bin/busybox", "busybox-static"),
     ("/usr/sbin/debootstrap", "debootstrap"),
     ("/usr/sbin/nft", "nftables"),
