@@ -1,5 +1,7 @@
 //! What networks cost, beside Docker (without its proxy) and bare veth pairs: `cargo xtask bench net`.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -45,47 +47,47 @@ fn main() -> Result<()> {
     }
     let dir = paths::target().join("bench");
     std::fs::create_dir_all(&dir)?;
-    let outcome = bench(&dir);
-    hull::clean(&dir)?;
-    let rows = outcome?;
+    let rows = bench(&dir)?;
     write(&dir, "net", &rows)?;
     let mut out = std::io::stdout().lock();
     std::io::Write::write_all(&mut out, table(&rows).as_bytes())?;
     Ok(())
 }
 
-fn bench(dir: &std::path::Path) -> Result<Vec<Row>> {
-    let program = std::env::current_exe()?.display().to_string();
-    let image = dir.join("net.tar");
-    let layer = Layer::new().dir("etc", 0o755).dir("tmp", 0o777);
-    std::fs::write(
-        &image,
-        layer.file("net", 0o755, &std::fs::read(&program)?).finish(),
-    )?;
+fn bench(dir: &Path) -> Result<Vec<Row>> {
+    hull::clean(dir)?;
     let (hull, _) = Hull::start(dir)?;
-    let docker = Docker::start_with(dir, &["--userland-proxy=false"])?;
     let ours: Engine<'_> = &|a| hull.case(a);
-    let engines: [Engine<'_>; 2] = [ours, &|a| docker.case(a)];
-    for engine in engines {
-        engine(&["import", &image.display().to_string(), "net"]).once()?;
-        engine(&[
-            "import",
-            &fixtures::debian().display().to_string(),
-            "debian",
-        ])
-        .once()?;
-        engine(&["load", "-i", &fixtures::busybox().display().to_string()]).once()?;
-    }
     let mut rows = Vec::new();
-    wires(&engines, &program, &mut rows)?;
-    attach(&engines, &mut rows)?;
-    drop(docker);
-    names(ours, &mut rows)?;
-    ports(ours, &hull, &mut rows)?;
-    crowd(ours, &mut rows)?;
+    let outcome = beside_docker(dir, ours, &mut rows).and_then(|()| {
+        names(ours, &mut rows)?;
+        ports(ours, &hull, &mut rows)?;
+        crowd(ours, &mut rows)
+    });
+    // What was made goes whatever happened: networks are the host's.
     remove_all(ours)?;
     hull.stop()?;
-    Ok(rows)
+    hull::clean(dir)?;
+    outcome.map(|()| rows)
+}
+
+fn beside_docker(dir: &Path, ours: Engine<'_>, rows: &mut Vec<Row>) -> Result<()> {
+    let program = std::env::current_exe()?.display().to_string();
+    let load = dir.join("net.tar").display().to_string();
+    let layer = Layer::new().dir("etc", 0o755).dir("tmp", 0o777);
+    let layer = layer.file("net", 0o755, &fs::read(&program)?);
+    fs::write(&load, layer.finish())?;
+    let (debian, busybox) = (fixtures::debian(), fixtures::busybox());
+    let docker = Docker::start_with(dir, &["--userland-proxy=false"])?;
+    let engines: [Engine<'_>; 2] = [ours, &|a| docker.case(a)];
+    for engine in engines {
+        engine(&["import", &load, "net"]).once()?;
+        engine(&["import", &debian.display().to_string(), "debian"]).once()?;
+        engine(&["load", "-i", &busybox.display().to_string()]).once()?;
+    }
+    let outcome = wires(&engines, &program, rows).and_then(|()| attach(&engines, rows));
+    engines.iter().try_for_each(|engine| remove_all(*engine))?;
+    outcome
 }
 
 fn remove_all(engine: Engine<'_>) -> Result<()> {
@@ -281,9 +283,6 @@ fn attach(engines: &[Engine<'_>; 2], rows: &mut Vec<Row>) -> Result<()> {
         "docker",
         10.0,
     ));
-    for engine in engines {
-        remove_all(*engine)?;
-    }
     Ok(())
 }
 
