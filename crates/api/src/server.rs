@@ -15,7 +15,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::version;
 
@@ -32,6 +32,10 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Wait after a failed accept (out of descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long after the last request memory is given back: what one large request took is not kept
+/// for the next, while many small ones find what they freed.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// What `Server` says of us.
 pub(crate) const SERVER: &str = concat!("Hull/", env!("CARGO_PKG_VERSION"), " (linux)");
 
@@ -43,14 +47,17 @@ pub(crate) async fn serve(
 ) {
     let service = Api(TowerToHyperService::new(router));
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let ended = Arc::new(Notify::new());
+    let idle = tokio::spawn(give_back_when_idle(Arc::clone(&ended)));
     // Each acceptor and each connection holds a receiver: when all are gone, all have ended.
     let (stop, stopped) = watch::channel(false);
     for listener in listeners {
         let (service, permits, stopped) = (service.clone(), permits.clone(), stopped.clone());
+        let ended = Arc::clone(&ended);
         tokio::spawn(async move {
             let mut stopping = stopped.clone();
             tokio::select! {
-                () = accept(listener, service, permits, stopped) => {}
+                () = accept(listener, service, permits, stopped, ended) => {}
                 _ = stopping.changed() => {}
             }
         });
@@ -60,6 +67,18 @@ pub(crate) async fn serve(
     stop.send_replace(true);
     // Streams that never end (events, logs) are cut off.
     let _ = tokio::time::timeout(DRAIN, stop.closed()).await;
+    idle.abort();
+}
+
+/// Gives free memory back to the kernel whenever connections have ended and none did for a while.
+async fn give_back_when_idle(ended: Arc<Notify>) {
+    loop {
+        ended.notified().await;
+        while tokio::time::timeout(IDLE, ended.notified()).await.is_ok() {}
+        // It takes the allocator's locks for about a millisecond: on a thread where that stops
+        // nobody.
+        let _ = tokio::task::spawn_blocking(hull_sys::memory::trim).await;
+    }
 }
 
 async fn accept(
@@ -67,6 +86,7 @@ async fn accept(
     service: Api,
     permits: Arc<Semaphore>,
     stopped: watch::Receiver<bool>,
+    ended: Arc<Notify>,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -80,9 +100,11 @@ async fn accept(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (http, service, stopped) = (http.clone(), service.clone(), stopped.clone());
+                let ended = Arc::clone(&ended);
                 tokio::spawn(async move {
                     connection(&http, stream, service, stopped).await;
                     drop(permit);
+                    ended.notify_one();
                 });
             }
             Err(error) => {

@@ -1,16 +1,22 @@
 //! Giving memory back that a long-lived, mostly idle process does not need any more.
 
+/// Returns free heap to the kernel, of every thread's arena. The allocator keeps by itself whatever
+/// lies below something still in use.
+pub fn trim() {
+    // SAFETY: malloc_trim touches free memory of the allocator only.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Returns free heap to the kernel and unmaps the pages of the program's own code until they are
 /// used again (they stay in the page cache: coming back costs a fault without I/O).
 ///
 /// For a process that did much once and then waits for long: hundreds of such monitors run on a
 /// host. Costs about 50 µs.
 pub fn give_back() {
-    // SAFETY: malloc_trim touches free memory of the allocator only.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
+    trim();
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else {
         return;
     };
