@@ -173,38 +173,33 @@ impl Engine {
 
     /// All networks, with those of `running` that are in them.
     fn described(&self, running: &[ContainerRecord]) -> Vec<NetworkDescription> {
-        let inside = |id: &str, name: &str| {
-            let mode = |r: &ContainerRecord| {
-                r.joins.is_none() && containers::network_name(&r.spec.network) == name
-            };
-            let place = |r: &ContainerRecord| r.places.iter().any(|p| p.network == id);
-            let all = running.iter().filter(|r| mode(r) || place(r));
+        let inside = |id: &str, mode: &str| {
+            let all = running.iter().filter(|r| is_in(r, id, mode));
             all.cloned().collect::<Vec<_>>()
         };
-        let always = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
-        let mut list: Vec<_> = always
-            .into_iter()
-            .map(|(name, driver)| NetworkDescription {
-                id: self.network_id(name),
-                name: name.to_owned(),
-                driver,
-                bridge: self.network_info().filter(|_| name == "bridge"),
-                own: None,
-                containers: inside(&self.network_id(name), name),
-            })
-            .collect();
-        for own in self.own_networks.all() {
-            let id = own.record.id.clone();
-            list.push(NetworkDescription {
-                name: own.record.name.clone(),
-                driver: own.driver(),
-                bridge: own.network.as_ref().ok().map(Network::info),
-                own: Some(own.record.clone()),
-                containers: inside(&id, ""),
-                id,
-            });
+        let mut list: Vec<_> = ALWAYS.map(|(name, driver)| self.always(name, driver)).into();
+        let own = self.own_networks.all();
+        list.extend(own.iter().map(|own| description(own)));
+        for network in &mut list {
+            let mode = match network.own {
+                Some(_) => "",
+                None => &network.name,
+            };
+            network.containers = inside(&network.id, mode);
         }
         list
+    }
+
+    /// One that is always there, without the containers in it.
+    fn always(&self, name: &str, driver: &'static str) -> NetworkDescription {
+        NetworkDescription {
+            id: self.network_id(name),
+            name: name.to_owned(),
+            driver,
+            bridge: self.network_info().filter(|_| name == "bridge"),
+            own: None,
+            containers: Vec::new(),
+        }
     }
 
     /// One of them, by name, id or beginning of its id, in this order.
@@ -212,31 +207,65 @@ impl Engine {
     /// # Errors
     /// `NotFound`, or `InvalidArgument` if several ids begin so.
     pub fn network(&self, key: &str) -> Result<NetworkDescription> {
-        pick(self.networks(), key)
+        let mut found = self.bare_network(key)?;
+        let mode = match found.own {
+            Some(_) => "",
+            None => &found.name,
+        };
+        let here = |r: &ContainerRecord| r.state.is_running() && is_in(r, &found.id, mode);
+        let all = self.containers.all();
+        let inside = all.iter().filter(|c| c.with(|r| here(r)));
+        found.containers = inside.map(|c| c.record()).collect();
+        Ok(found)
     }
 
-    /// As [`Engine::network`], without the containers in it: a start must not cost more where many
-    /// others run.
+    /// As [`Engine::network`], without the containers in it. It costs the same however many networks
+    /// and containers there are.
     pub(crate) fn bare_network(&self, key: &str) -> Result<NetworkDescription> {
-        pick(self.described(&[]), key)
+        let is = |(name, _): &&(&str, _)| *name == key || self.network_id(name) == key;
+        if let Some((name, driver)) = ALWAYS.iter().find(is) {
+            return Ok(self.always(name, driver));
+        }
+        if let Some(own) = self.own_networks.named(key) {
+            return Ok(description(&own));
+        }
+        let begins = |(name, _): &&(&str, _)| self.network_id(name).starts_with(key);
+        let always = ALWAYS.iter().filter(|_| !key.is_empty()).filter(begins);
+        let mut found: Vec<_> = always
+            .map(|(name, driver)| self.always(name, driver))
+            .collect();
+        let own = self.own_networks.beginning(key);
+        found.extend(own.iter().map(|own| description(own)));
+        match found.len() {
+            0 => Err(Error::not_found(format!("network {key} not found"))),
+            1 => Ok(found.swap_remove(0)),
+            _ => Err(Error::invalid(format!(
+                "network {key} is ambiguous ({} matches found on ID prefix)",
+                found.len()
+            ))),
+        }
     }
 }
 
-/// The network called `key`: by name, id, or the unambiguous beginning of an id.
-fn pick(mut all: Vec<NetworkDescription>, key: &str) -> Result<NetworkDescription> {
-    let exact = all.iter().position(|n| n.name == key || n.id == key);
-    if let Some(index) = exact {
-        return Ok(all.swap_remove(index));
+/// Those that are always there, with their drivers.
+const ALWAYS: [(&str, &str); 3] = [("bridge", "bridge"), ("host", "host"), ("none", "null")];
+
+/// A user's network without the containers in it.
+fn description(own: &own::OwnNetwork) -> NetworkDescription {
+    NetworkDescription {
+        id: own.record.id.clone(),
+        name: own.record.name.clone(),
+        driver: own.driver(),
+        bridge: own.network.as_ref().ok().map(Network::info),
+        own: Some(own.record.clone()),
+        containers: Vec::new(),
     }
-    all.retain(|n| !key.is_empty() && n.id.starts_with(key));
-    match all.len() {
-        0 => Err(Error::not_found(format!("network {key} not found"))),
-        1 => Ok(all.swap_remove(0)),
-        _ => Err(Error::invalid(format!(
-            "network {key} is ambiguous ({} matches found on ID prefix)",
-            all.len()
-        ))),
-    }
+}
+
+/// Whether a container is in a network: by a place of its own, or by its mode alone.
+fn is_in(record: &ContainerRecord, id: &str, mode: &str) -> bool {
+    record.joins.is_none() && containers::network_name(&record.spec.network) == mode
+        || record.places.iter().any(|place| place.network == id)
 }
 
 /// Gives an address and its ports back, unless they have become another's.

@@ -333,6 +333,7 @@ impl Engine {
         let Some(plugged) = plugged else {
             return Ok(());
         };
+        self.lift_bandwidth(&place.endpoint.veth);
         place.endpoint.veth = plugged.host_veth;
         match record.places.iter_mut().find(|p| p.network == id) {
             Some(old) => *old = place,

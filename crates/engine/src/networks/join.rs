@@ -98,6 +98,8 @@ impl Engine {
         wanted: Vec<Join>,
     ) -> Result<Option<Vec<Join>>> {
         let primary = match &spec.network {
+            // As most are: nothing to look up.
+            NetworkMode::Bridge if wanted.is_empty() && spec.mac.is_empty() => return Ok(None),
             NetworkMode::Bridge => "bridge",
             NetworkMode::Network(name) => name,
             mode @ (NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_)) => {
@@ -262,12 +264,18 @@ impl Engine {
         let mut joins = record.joins.clone().unwrap_or_default();
         name_interfaces(&mut joins);
         for join in &joins {
-            places.push(self.plug(join, netns)?);
+            places.push(self.plug(join, netns, None)?);
         }
         self.lead_out(record, &joins, netns, places)
     }
 
-    fn plug(&self, join: &Join, netns: BorrowedFd<'_>) -> Result<Place> {
+    /// Makes an interface, of a container that runs already if one is given.
+    fn plug(
+        &self,
+        join: &Join,
+        netns: BorrowedFd<'_>,
+        running: Option<&ContainerRecord>,
+    ) -> Result<Place> {
         let own = self.own_networks.get(&join.network);
         if let Some(direct) = own.as_ref().map(|own| own.direct()).transpose()?.flatten() {
             let place = self.plug_direct(direct, join, netns)?;
@@ -283,7 +291,12 @@ impl Engine {
             address: join.address,
             mac: join.mac.parse().ok(),
         };
-        let plugged = self.on_network(join, |network, _| network.plug(&plug))?;
+        let before = |veth: &str| {
+            if let Some(record) = running {
+                self.close_egress(record, veth);
+            }
+        };
+        let plugged = self.on_network(join, |network, _| network.plug_announced(&plug, &before))?;
         let plugged = plugged.map_err(refused)?;
         let mut place = Place {
             network: join.network.clone(),
@@ -329,8 +342,10 @@ impl Engine {
                 .map_err(crate::internal("cannot set the container's default route"));
         }
         let joins = self.joins_of(record);
-        if let Some(join) = joins.iter().find(|join| join.network == id) {
+        let place = record.places.iter().find(|place| place.network == id);
+        if let (Some(join), Some(place)) = (joins.iter().find(|j| j.network == id), place) {
             set_sysctls(join, netns)?;
+            self.limit_bandwidth(join, &place.endpoint.veth)?;
         }
         let mut places = record.places.clone();
         self.lead_out(record, &joins, netns, &mut places)
@@ -505,7 +520,8 @@ impl Engine {
             let Some(join) = joins.last() else {
                 return Ok(());
             };
-            let place = tokio::task::block_in_place(|| self.plug(join, netns.as_fd()))?;
+            let plug = || self.plug(join, netns.as_fd(), Some(&record));
+            let place = tokio::task::block_in_place(plug)?;
             record.places.push(place.clone());
             // Nothing leads out there yet.
             let egress = self.enforce_egress(&record, None, &record.places).await;

@@ -1,7 +1,8 @@
 //! The networks that users made: their records, their bridges and their name servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use hull_model::{Error, ErrorKind, Result};
@@ -110,6 +111,8 @@ pub(crate) type Opened = (NetworkRecord, Result<Network, String>);
 #[derive(Debug)]
 pub(crate) struct Networks {
     map: RwLock<BTreeMap<String, Arc<OwnNetwork>>>,
+    /// The ids by name.
+    ids: RwLock<HashMap<String, String>>,
     /// Held by whoever makes or removes one: names and subnets are chosen one at a time.
     pub(super) turn: tokio::sync::Mutex<()>,
     pub(crate) names: NameServer,
@@ -159,6 +162,7 @@ impl Networks {
     pub(crate) async fn serving(firewall: Arc<Firewall>, opened: Vec<Opened>) -> Self {
         let networks = Self {
             map: RwLock::default(),
+            ids: RwLock::default(),
             turn: tokio::sync::Mutex::default(),
             names: NameServer::new("/etc/resolv.conf"),
             firewall,
@@ -221,6 +225,8 @@ impl Networks {
         let own = Arc::new(own);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.insert(own.record.id.clone(), Arc::clone(&own));
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        ids.insert(own.record.name.clone(), own.record.id.clone());
         own
     }
 
@@ -269,12 +275,33 @@ impl Networks {
         self.names.zones().remove(id);
         let mut map = self.map.write().unwrap_or_else(PoisonError::into_inner);
         map.remove(id);
+        let mut ids = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|_, known| known != id);
     }
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<Arc<OwnNetwork>> {
         let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
         map.values().cloned().collect()
+    }
+
+    /// One of them, by name or id.
+    pub(super) fn named(&self, key: &str) -> Option<Arc<OwnNetwork>> {
+        let names = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        let id = names.get(key).cloned();
+        drop(names);
+        self.get(id.as_deref().unwrap_or(key))
+    }
+
+    /// Those whose ids begin so.
+    pub(super) fn beginning(&self, key: &str) -> Vec<Arc<OwnNetwork>> {
+        if key.is_empty() {
+            return Vec::new();
+        }
+        let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+        let from = map.range::<str, _>((Bound::Included(key), Bound::Unbounded));
+        let all = from.take_while(|(id, _)| id.starts_with(key));
+        all.map(|(_, own)| Arc::clone(own)).collect()
     }
 
     /// One of them, by id.
