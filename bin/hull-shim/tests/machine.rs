@@ -104,6 +104,7 @@ impl Machine {
             memory: 256 << 20,
             disks: vec![attached("image", true), attached("disk", false)],
             nics: Vec::new(),
+            netns: None,
             prepare: Prepare {
                 disks: vec![mounted("image", true), mounted("disk", false)],
                 folders: vec![upper.clone(), work.clone()],

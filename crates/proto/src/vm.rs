@@ -29,6 +29,8 @@ pub struct VmPlan {
     pub disks: Vec<VmDisk>,
     /// Network interfaces in their order.
     pub nics: Vec<VmNic>,
+    /// Index of the network namespace's descriptor among those sent along, in which they are.
+    pub netns: Option<usize>,
     /// What the agent makes ready; the shim adds the time and random bytes.
     pub prepare: Prepare,
     /// Control group of the hypervisor. A limit of memory that is missing is made to fit.
@@ -57,8 +59,8 @@ pub struct VmDisk {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VmNic {
-    /// Index of the tap's descriptor among those sent along.
-    pub tap: usize,
+    /// Name of the interface in the namespace that it takes the place of.
+    pub interface: String,
     /// Hardware address.
     pub mac: String,
     /// Largest packet.

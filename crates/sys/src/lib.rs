@@ -34,6 +34,7 @@ pub mod signal;
 pub mod socket;
 pub mod spawn;
 pub mod tty;
+pub mod tun;
 pub mod vsock;
 
 pub use rustix::io::Errno;

@@ -1,6 +1,6 @@
 //! A plan becomes a machine, with the ends of its channel and console that stay with us.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use hull_hypervisor::{Accelerator, Disk, Guest, Hypervisor as _, Machine, Nic, qemu::Qemu};
@@ -25,6 +25,8 @@ pub(super) struct Booted {
     pub(super) channel: OwnedFd,
     /// Our end of its console.
     pub(super) console: OwnedFd,
+    /// The network namespace of its taps, which lives as long as somebody holds it.
+    pub(super) netns: Option<OwnedFd>,
 }
 
 pub(super) fn failed(message: impl Into<String>) -> Failure {
@@ -54,7 +56,18 @@ pub(super) fn boot(
         })
     };
     let ((channel, their_channel), (console, their_console)) = (pair()?, pair()?);
-    let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+    let netns = match plan.netns {
+        Some(index) => Some(
+            fds.into_iter()
+                .nth(index)
+                .ok_or_else(|| failed("the network namespace was not sent along"))?,
+        ),
+        None => None,
+    };
+    let taps = match &netns {
+        Some(netns) => super::taps::make(netns.as_fd(), &plan.nics)?,
+        None => Vec::new(),
+    };
     let disks = plan.disks.iter().map(|disk| {
         Ok(Disk {
             file: open_disk(&disk.path, disk.read_only)?,
@@ -63,15 +76,11 @@ pub(super) fn boot(
         })
     });
     let disks = disks.collect::<Result<_, Failure>>()?;
-    let nics = plan.nics.iter().map(|nic| {
-        let tap = fds.get_mut(nic.tap).and_then(Option::take);
-        Ok(Nic {
-            tap: tap.ok_or_else(|| failed("the tap of a virtual machine was not sent along"))?,
-            mac: nic.mac.clone(),
-            mtu: nic.mtu,
-        })
+    let nics = taps.into_iter().zip(&plan.nics).map(|(tap, nic)| Nic {
+        tap,
+        mac: nic.mac.clone(),
+        mtu: nic.mtu,
     });
-    let nics = nics.collect::<Result<_, Failure>>()?;
     let machine = Machine {
         kernel: plan.kernel.clone(),
         initrd: Some(plan.initrd.clone()),
@@ -81,7 +90,7 @@ pub(super) fn boot(
         processors: plan.processors,
         memory: plan.memory,
         disks,
-        nics,
+        nics: nics.collect(),
         shares: Vec::new(),
         console: their_console,
         channel: their_channel,
@@ -99,6 +108,7 @@ pub(super) fn boot(
         guest,
         channel,
         console,
+        netns,
     })
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Live {
     buffer: Vec<u8>,
     pub(super) group: Box<dyn Cgroup>,
     pub(super) dir: PathBuf,
+    /// Kept for the taps in it.
+    _netns: Option<OwnedFd>,
     pub(super) memory: u64,
     pub(super) paused: bool,
     /// The code of the first process, once it ended, the call that has all written, and how long
@@ -88,6 +90,7 @@ impl Live {
             buffer: vec![0; BUFFER],
             group,
             dir,
+            _netns: booted.netns,
             memory,
             paused: false,
             closing: None,

@@ -16,6 +16,7 @@ mod console;
 mod link;
 mod live;
 mod streams;
+mod taps;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
