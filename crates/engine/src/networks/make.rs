@@ -348,7 +348,7 @@ fn check(wanted: &NewNetwork) -> Result<()> {
         )),
         driver => Err(Error::new(
             ErrorKind::NotImplemented,
-            format!("network driver {driver:?} is not built yet: use bridge"),
+            format!("network driver {driver:?} is not built yet: use bridge, macvlan or ipvlan"),
         )),
     }?;
     if wanted.subnet.is_empty() && !(wanted.gateway.is_empty() && wanted.ip_range.is_empty()) {

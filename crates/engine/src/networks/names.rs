@@ -1,6 +1,6 @@
 //! What containers are called on their networks, and the files in which they read of it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use hull_network::dns::{HOST_NAMES, Member};
 use hull_network::files;
