@@ -103,7 +103,6 @@ impl Machine {
             processors: 1,
             memory: 256 << 20,
             disks: vec![attached("image", true), attached("disk", false)],
-            nics: Vec::new(),
             netns: None,
             prepare: Prepare {
                 disks: vec![mounted("image", true), mounted("disk", false)],

@@ -27,11 +27,11 @@ pub struct VmPlan {
     pub memory: u64,
     /// Disks in their order.
     pub disks: Vec<VmDisk>,
-    /// Network interfaces in their order.
-    pub nics: Vec<VmNic>,
-    /// Index of the network namespace's descriptor among those sent along, in which they are.
+    /// Index of the descriptor of a network namespace among those sent along: the guest takes the
+    /// place of each of its interfaces, with its addresses and routes. Without it the guest has
+    /// none.
     pub netns: Option<usize>,
-    /// What the agent makes ready; the shim adds the time and random bytes.
+    /// What the agent makes ready; the shim adds the time, random bytes, and interfaces.
     pub prepare: Prepare,
     /// Control group of the hypervisor. A limit of memory that is missing is made to fit.
     pub cgroup: CgroupPlan,
@@ -53,16 +53,4 @@ pub struct VmDisk {
     pub read_only: bool,
     /// By which the guest finds it, at most 20 bytes.
     pub serial: String,
-}
-
-/// A network interface.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct VmNic {
-    /// Name of the interface in the namespace that it takes the place of.
-    pub interface: String,
-    /// Hardware address.
-    pub mac: String,
-    /// Largest packet.
-    pub mtu: Option<u32>,
 }

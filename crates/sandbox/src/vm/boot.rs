@@ -6,7 +6,7 @@ use std::path::Path;
 use hull_hypervisor::{Accelerator, Disk, Guest, Hypervisor as _, Machine, Nic, qemu::Qemu};
 use hull_model::ErrorKind;
 use hull_proto::Failure;
-use hull_proto::guest::PORT_NAME;
+use hull_proto::guest::{Interface, PORT_NAME};
 use hull_proto::vm::VmPlan;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -27,6 +27,8 @@ pub(super) struct Booted {
     pub(super) console: OwnedFd,
     /// The network namespace of its taps, which lives as long as somebody holds it.
     pub(super) netns: Option<OwnedFd>,
+    /// What the guest makes of its interfaces.
+    pub(super) interfaces: Vec<Interface>,
 }
 
 pub(super) fn failed(message: impl Into<String>) -> Failure {
@@ -65,7 +67,7 @@ pub(super) fn boot(
         None => None,
     };
     let taps = match &netns {
-        Some(netns) => super::taps::make(netns.as_fd(), &plan.nics)?,
+        Some(netns) => super::taps::make(netns.as_fd())?,
         None => Vec::new(),
     };
     let disks = plan.disks.iter().map(|disk| {
@@ -76,11 +78,15 @@ pub(super) fn boot(
         })
     });
     let disks = disks.collect::<Result<_, Failure>>()?;
-    let nics = taps.into_iter().zip(&plan.nics).map(|(tap, nic)| Nic {
-        tap,
-        mac: nic.mac.clone(),
-        mtu: nic.mtu,
-    });
+    let (mut nics, mut interfaces) = (Vec::new(), Vec::new());
+    for tap in taps {
+        nics.push(Nic {
+            tap: tap.fd,
+            mac: tap.interface.mac.clone(),
+            mtu: tap.interface.mtu,
+        });
+        interfaces.push(tap.interface);
+    }
     let machine = Machine {
         kernel: plan.kernel.clone(),
         initrd: Some(plan.initrd.clone()),
@@ -90,7 +96,7 @@ pub(super) fn boot(
         processors: plan.processors,
         memory: plan.memory,
         disks,
-        nics: nics.collect(),
+        nics,
         shares: Vec::new(),
         console: their_console,
         channel: their_channel,
@@ -109,6 +115,7 @@ pub(super) fn boot(
         channel,
         console,
         netns,
+        interfaces,
     })
 }
 

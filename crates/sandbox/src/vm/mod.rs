@@ -86,7 +86,8 @@ impl Vm {
     ) -> Result<Process, Failure> {
         let host = Host::detect().map_err(|error| crate::container::failed(&error))?;
         let cell = HostCell::new(&host, vm, &plan.id);
-        let booted = boot::boot(vm, fds, &cell)?;
+        let mut booted = boot::boot(vm, fds, &cell)?;
+        let interfaces = std::mem::take(&mut booted.interfaces);
         let group = cell
             .into_group()
             .ok_or_else(|| failed("the hypervisor has no control group"))?;
@@ -95,6 +96,7 @@ impl Vm {
         let mut prepare = vm.prepare.clone();
         prepare.clock_ns = now_ns();
         prepare.entropy = seed();
+        prepare.interfaces.extend(interfaces);
         let prepared = live.queue(GuestRequest::Prepare(Box::new(prepare)))?;
         let launch = GuestLaunch {
             plan: LaunchPlan {
