@@ -6,77 +6,94 @@
 //! make a flow anew, the other way round, where both ports have the same number.
 
 use std::cell::RefCell;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 
-use hull_model::spec::Protocol;
+use hull_model::spec::{Port, Protocol};
 
 use crate::admission::number;
-use crate::conntrack::{self, AF_INET, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Handle, NFGENMSG_LEN};
+use crate::conntrack::{
+    self, AF_INET, AF_INET6, CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, Handle, NFGENMSG_LEN,
+};
 use crate::netlink::{self, Attributes, Message, NetlinkError};
 use crate::sockets::{self, Connection};
-use crate::table::Forward;
 
 const CTA_ID: u16 = 12;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// A port or range that is published no more, with the container it led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) container: Port,
+    /// `None` is every address of the host.
+    pub(crate) host_ip: Option<IpAddr>,
+    pub(crate) host_port: u16,
+    pub(crate) more: u16,
+    pub(crate) address: IpAddr,
+}
 
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Direction {
     protocol: u8,
-    source: (Ipv4Addr, u16),
-    destination: (Ipv4Addr, u16),
+    source: (IpAddr, u16),
+    destination: (IpAddr, u16),
 }
 
 /// Cuts what came in by `pieces` to the container whose namespace is `netns`.
-pub(crate) fn cut(pieces: &[Forward], netns: Option<BorrowedFd<'_>>) -> Result<(), NetlinkError> {
-    if pieces.is_empty() {
-        return Ok(());
-    }
+pub(crate) fn cut(pieces: &[Piece], netns: Option<BorrowedFd<'_>>) -> Result<(), NetlinkError> {
     let connections = RefCell::new(Vec::new());
-    let flows = conntrack::dump(AF_INET, |message| {
-        let (handle, original, reply) = read(message)?;
-        if !pieces.iter().any(|piece| came_by(piece, original, reply)) {
-            return None;
+    let mut flows = Vec::new();
+    for (family, six) in [(AF_INET, false), (AF_INET6, true)] {
+        if !pieces.iter().any(|piece| piece.address.is_ipv6() == six) {
+            continue;
         }
-        if original.protocol == number(Protocol::Tcp) {
-            connections.borrow_mut().push(Connection {
-                local: reply.source,
-                remote: reply.destination,
-            });
-        }
-        Some(handle)
-    })?;
+        flows.extend(conntrack::dump(family, |message| {
+            let (handle, original, reply) = read(message, family)?;
+            if !pieces.iter().any(|piece| came_by(piece, original, reply)) {
+                return None;
+            }
+            if original.protocol == number(Protocol::Tcp) {
+                connections.borrow_mut().push(Connection {
+                    local: reply.source,
+                    remote: reply.destination,
+                });
+            }
+            Some(handle)
+        })?);
+    }
     // Whether or not the sockets could be ended, nothing is translated any more.
     let ended = netns.map_or(Ok(()), |netns| sockets::end(netns, &connections.take()));
     conntrack::delete(&flows)?;
     ended
 }
 
-fn came_by(piece: &Forward, original: Direction, reply: Direction) -> bool {
-    let Forward { port, address } = piece;
-    let offset = original.destination.1.checked_sub(port.host_port);
-    original.protocol == number(port.container.protocol)
-        && reply.source.0 == *address
-        && (port.host_ip.is_unspecified() || port.host_ip == original.destination.0)
+fn came_by(piece: &Piece, original: Direction, reply: Direction) -> bool {
+    let offset = original.destination.1.checked_sub(piece.host_port);
+    original.protocol == number(piece.container.protocol)
+        && reply.source.0 == piece.address
+        && piece.host_ip.is_none_or(|ip| ip == original.destination.0)
         && offset.is_some_and(|offset| {
-            offset <= port.more && port.container.number.checked_add(offset) == Some(reply.source.1)
+            offset <= piece.more
+                && piece.container.number.checked_add(offset) == Some(reply.source.1)
         })
 }
 
-fn read(message: Message<'_>) -> Option<(Handle, Direction, Direction)> {
+fn read(message: Message<'_>, family: u8) -> Option<(Handle, Direction, Direction)> {
     let attributes = Attributes::after(message.body, NFGENMSG_LEN);
     let tuple = attributes.find(CTA_TUPLE_ORIG)?;
     let original = direction(tuple)?;
     let reply = direction(attributes.find(CTA_TUPLE_REPLY)?)?;
     let handle = Handle {
-        family: AF_INET,
+        family,
         tuple: tuple.to_vec(),
         id: attributes.find(CTA_ID).map(<[u8]>::to_vec),
     };
@@ -88,14 +105,21 @@ fn direction(bytes: &[u8]) -> Option<Direction> {
     let ip = Attributes::new(tuple.find(CTA_TUPLE_IP)?);
     let protocol = Attributes::new(tuple.find(CTA_TUPLE_PROTO)?);
     let port = |kind| Some(u16::from_be_bytes(protocol.find(kind)?.try_into().ok()?));
+    let address = |four, six| {
+        if let Some(bytes) = ip.find(four) {
+            return netlink::ipv4(bytes).map(IpAddr::V4);
+        }
+        let bytes: [u8; 16] = ip.find(six)?.try_into().ok()?;
+        Some(IpAddr::V6(Ipv6Addr::from(bytes)))
+    };
     Some(Direction {
         protocol: *protocol.find(CTA_PROTO_NUM)?.first()?,
         source: (
-            netlink::ipv4(ip.find(CTA_IP_V4_SRC)?)?,
+            address(CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
             port(CTA_PROTO_SRC_PORT)?,
         ),
         destination: (
-            netlink::ipv4(ip.find(CTA_IP_V4_DST)?)?,
+            address(CTA_IP_V4_DST, CTA_IP_V6_DST)?,
             port(CTA_PROTO_DST_PORT)?,
         ),
     })
@@ -103,25 +127,22 @@ fn direction(bytes: &[u8]) -> Option<Direction> {
 
 #[cfg(test)]
 mod tests {
-    use hull_model::spec::{Port, PublishedPort};
-
     use super::*;
 
     #[test]
     fn flow_by_another_port_or_to_another_container_is_left() {
-        let container = Ipv4Addr::new(172, 17, 0, 2);
-        let client = (Ipv4Addr::new(198, 51, 100, 2), 4000);
-        let host = Ipv4Addr::new(198, 51, 100, 1);
-        let piece = Forward {
-            port: PublishedPort {
-                container: Port {
-                    number: 80,
-                    protocol: Protocol::Tcp,
-                },
-                host_ip: Ipv4Addr::UNSPECIFIED,
-                host_port: 8080,
-                more: 9,
+        let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let container = ip("172.17.0.2");
+        let client = (ip("198.51.100.2"), 4000);
+        let host = ip("198.51.100.1");
+        let piece = Piece {
+            container: Port {
+                number: 80,
+                protocol: Protocol::Tcp,
             },
+            host_ip: None,
+            host_port: 8080,
+            more: 9,
             address: container,
         };
         let flow = |host_port, port, protocol, address| {
@@ -141,6 +162,6 @@ mod tests {
         assert!(!flow(8090, 90, 6, container), "beyond the range");
         assert!(!flow(9090, 80, 6, container), "by another port");
         assert!(!flow(8080, 80, 17, container), "another protocol");
-        assert!(!flow(8080, 80, 6, Ipv4Addr::new(172, 17, 0, 3)));
+        assert!(!flow(8080, 80, 6, ip("172.17.0.3")), "another container");
     }
 }

@@ -74,6 +74,7 @@ pub use netlink::NetlinkError;
 pub use network::Network;
 pub use plug::{Plug, Plugged, lead_out};
 pub use ports::PortError;
+pub use republish::{AllPublished, PortExchange};
 pub use six::{free_subnet6, host_has_ipv6, lead_out6, overlap6};
 pub use survey::{
     free_subnet, interface_exists, overlap, remove_table, sweep_bridges, tables_dropping_input,

@@ -79,8 +79,18 @@ pub(crate) fn lowest_taken(
 /// A TCP connection as one of its ends sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Connection {
-    pub(crate) local: (Ipv4Addr, u16),
-    pub(crate) remote: (Ipv4Addr, u16),
+    pub(crate) local: (IpAddr, u16),
+    pub(crate) remote: (IpAddr, u16),
+}
+
+impl Connection {
+    /// A socket of IPv6 that serves both is found by either.
+    fn family(&self) -> u8 {
+        match self.local.0 {
+            IpAddr::V4(_) => AF_INET,
+            IpAddr::V6(_) => AF_INET6,
+        }
+    }
 }
 
 /// Ends connections of processes in a namespace: both ends are told. Kernels built without this
@@ -95,7 +105,8 @@ pub(crate) fn end(netns: BorrowedFd<'_>, connections: &[Connection]) -> Result<(
             continue;
         };
         let id = id_of(connection, cookie);
-        let body = request(AF_INET, number(Protocol::Tcp), ALL_STATES, &id);
+        let tcp = number(Protocol::Tcp);
+        let body = request(connection.family(), tcp, ALL_STATES, &id);
         let mut batch = Batch::new();
         batch.request(SOCK_DESTROY, NLM_F_ACK, &body);
         match socket.execute(&mut batch) {
@@ -111,7 +122,8 @@ pub(crate) fn end(netns: BorrowedFd<'_>, connections: &[Connection]) -> Result<(
 /// kernel answers with the one that listens, which must not be ended.
 fn cookie_of(socket: &mut Socket, connection: &Connection) -> Option<[u8; 8]> {
     let id = id_of(connection, ANY_COOKIE);
-    let body = request(AF_INET, number(Protocol::Tcp), ALL_STATES, &id);
+    let tcp = number(Protocol::Tcp);
+    let body = request(connection.family(), tcp, ALL_STATES, &id);
     let mut batch = Batch::new();
     batch.request(SOCK_DIAG_BY_FAMILY, 0, &body);
     let mut cookie = None;
@@ -142,8 +154,13 @@ fn id_of(connection: &Connection, cookie: [u8; 8]) -> [u8; 48] {
     id.extend(connection.local.1.to_be_bytes());
     id.extend(connection.remote.1.to_be_bytes());
     for address in [connection.local.0, connection.remote.0] {
-        id.extend(address.octets());
-        id.extend([0; 12]);
+        match address {
+            IpAddr::V4(four) => {
+                id.extend(four.octets());
+                id.extend([0; 12]);
+            }
+            IpAddr::V6(six) => id.extend(six.octets()),
+        }
     }
     id.extend([0; 4]);
     id.extend(cookie);
@@ -183,7 +200,8 @@ mod tests {
     fn port_listened_at_is_found_where_it_concerns() {
         let tcp = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a listener");
         let port = tcp.local_addr().expect("its address").port();
-        let found = |protocol, ip| lowest_taken(protocol, IpAddr::V4(ip), port, port).expect("an answer");
+        let found =
+            |protocol, ip| lowest_taken(protocol, IpAddr::V4(ip), port, port).expect("an answer");
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::LOCALHOST), Some(port));
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::UNSPECIFIED), Some(port));
         assert_eq!(found(Protocol::Tcp, Ipv4Addr::new(127, 9, 9, 9)), None);
@@ -216,8 +234,8 @@ mod tests {
             };
             assert_eq!(read_place(message), None);
             let connection = Connection {
-                local: (Ipv4Addr::LOCALHOST, 80),
-                remote: (Ipv4Addr::LOCALHOST, 0x0202),
+                local: (Ipv4Addr::LOCALHOST.into(), 80),
+                remote: (Ipv4Addr::LOCALHOST.into(), 0x0202),
             };
             assert_eq!(read_cookie(message, &connection), None);
         }

@@ -12,6 +12,7 @@ use common::{
     refuse_udp, serve_tcp, serve_udp, within,
 };
 use hull_model::spec::{Protocol, PublishSpec, PublishedPort};
+use hull_network::PortExchange;
 
 const ANY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -224,9 +225,14 @@ fn port_removed_while_in_use_is_cut_and_others_go_on() {
     ];
     let add = [publish(ANY, 8_081, 8_080, Protocol::Tcp)];
     let now = within(&world.host, || {
-        network.republish(web.address, &remove, &add, Some(web.netns.as_fd()))
+        let exchange = PortExchange {
+            remove: &remove,
+            add: &add,
+            ..PortExchange::default()
+        };
+        network.republish(web.address, exchange, Some(web.netns.as_fd()))
     });
-    assert_eq!(now.expect("republish").len(), 4, "two of TCP, two of UDP");
+    assert_eq!(now.expect("republish").0.len(), 4, "two of TCP, two of UDP");
     // The client is told, without sending anything.
     cut.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let error = cut.read_exact(&mut [0]).expect_err("the connection is cut");
@@ -244,7 +250,12 @@ fn port_removed_while_in_use_is_cut_and_others_go_on() {
     ];
     let before = network.published(web.address);
     let error = within(&world.host, || {
-        network.republish(web.address, &[published(wishes[1])], &taken, None)
+        let exchange = PortExchange {
+            remove: &[published(wishes[1])],
+            add: &taken,
+            ..PortExchange::default()
+        };
+        network.republish(web.address, exchange, None)
     });
     let error = error.expect_err("a port is taken").to_string();
     assert!(error.contains("address already in use"), "{error}");

@@ -3,13 +3,17 @@
 //! Docker's API counts ranges out, port by port. Here they are joined again as they come in, so that
 //! a range is one wish, one record and one rule, and counted out only where somebody asks.
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hull_api_types::Empty;
 use hull_api_types::host_config::{PortBinding, PortMap};
 use hull_engine::PortChange;
-use hull_model::spec::{ContainerSpec, Port, Protocol, PublishSpec, PublishedPort};
+use hull_model::spec::{
+    ContainerSpec, Port, Protocol, PublishSpec, PublishSpec6, PublishedPort, PublishedPort6,
+};
 use hull_model::{Error, Result};
+
+use super::six::{self, HostIp};
 
 /// Ports of one request, where ranges count as one.
 const MAX_PORTS: usize = 4096;
@@ -89,20 +93,22 @@ pub(crate) fn exposed(
     Ok(ports)
 }
 
-/// Reads the bindings.
+/// Reads the bindings of one version of IP; those without an address are of both.
 ///
 /// # Errors
 /// If a port or address is malformed or there are too many.
-pub(crate) fn published(map: &PortMap) -> Result<Vec<PublishSpec>> {
+pub(crate) fn published<A: HostIp>(map: &PortMap) -> Result<Vec<PublishSpec<A>>> {
     let mut wanted = Vec::with_capacity(map.len());
     for (text, bindings) in map {
         wanted.push((range(text)?, bindings.as_deref().unwrap_or_default()));
     }
     wanted.sort_by_key(|(range, _)| range.first);
-    let mut list = Joined::default();
+    let mut list = Joined::new();
     for (range, bindings) in wanted {
         for binding in bindings {
-            let first = publish(range.first, binding)?;
+            let Some(first) = publish(range.first, binding)? else {
+                continue;
+            };
             if first.host_port_end - first.host_port == range.more && first.host_port != 0 {
                 list.add(PublishSpec {
                     host_port_end: first.host_port,
@@ -141,20 +147,28 @@ pub(crate) fn change(add: &PortMap, remove: &PortMap) -> Result<PortChange> {
     Ok(PortChange {
         add: published(add)?,
         remove: published(remove)?,
+        add6: published(add)?,
+        remove6: published(remove)?,
     })
 }
 
 /// Wishes, those that continue one another made one.
-#[derive(Default)]
-struct Joined {
-    wishes: Vec<PublishSpec>,
+struct Joined<A> {
+    wishes: Vec<PublishSpec<A>>,
     /// The last wish with this protocol, address and distance between both ports; random ones have
     /// no distance.
-    last: HashMap<(Protocol, Ipv4Addr, Option<i32>), usize>,
+    last: HashMap<(Protocol, A, Option<i32>), usize>,
 }
 
-impl Joined {
-    fn add(&mut self, wish: PublishSpec) {
+impl<A: HostIp> Joined<A> {
+    fn new() -> Self {
+        Self {
+            wishes: Vec::new(),
+            last: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, wish: PublishSpec<A>) {
         let distance = match (wish.host_port, wish.host_port_end) {
             (0, 0) => None,
             (first, last) if first == last => {
@@ -176,27 +190,31 @@ impl Joined {
     }
 }
 
-fn publish(container: Port, binding: &PortBinding) -> Result<PublishSpec> {
+fn publish<A: HostIp>(container: Port, binding: &PortBinding) -> Result<Option<PublishSpec<A>>> {
     let host_ip = match binding.host_ip.as_str() {
-        "" => Ipv4Addr::UNSPECIFIED,
-        text => text.parse().map_err(|_| {
-            Error::invalid(format!(
-                "invalid IP address: {text}: want an IPv4 address (IPv6 comes with a later version)"
-            ))
-        })?,
+        "" => A::ANY,
+        text => {
+            let address = text
+                .parse()
+                .map_err(|_| Error::invalid(format!("invalid IP address: {text}")))?;
+            match A::of(address) {
+                Some(address) => address,
+                None => return Ok(None),
+            }
+        }
     };
     let (host_port, host_port_end) = match binding.host_port.as_str() {
         "" => (0, 0),
         text => span(text)
             .ok_or_else(|| Error::invalid(format!("invalid port specification: {text:?}")))?,
     };
-    Ok(PublishSpec {
+    Ok(Some(PublishSpec {
         container,
         host_ip,
         host_port,
         host_port_end,
         more: 0,
-    })
+    }))
 }
 
 /// Writes `80/tcp`.
@@ -209,44 +227,57 @@ pub(crate) fn all_exposed(spec: &ContainerSpec) -> BTreeMap<String, Empty> {
     spec.exposed().map(|port| (key(port), Empty {})).collect()
 }
 
-/// Writes the bindings asked for.
-pub(crate) fn wished(list: &[PublishSpec]) -> PortMap {
+/// Writes the bindings asked for; one for every address of both versions of IP bears none.
+pub(crate) fn wished(list: &[PublishSpec], list6: &[PublishSpec6]) -> PortMap {
     let mut map = PortMap::new();
     for publish in list {
-        let host_ip = if publish.host_ip.is_unspecified() {
-            String::new()
-        } else {
-            publish.host_ip.to_string()
-        };
-        for (offset, container) in (0..).zip(publish.container_ports()) {
-            let host_port = match (publish.host_port, publish.host_port_end) {
-                (0, _) => String::new(),
-                (first, last) if first >= last => first.saturating_add(offset).to_string(),
-                (first, last) => format!("{first}-{last}"),
-            };
-            let bindings = map.entry(key(container)).or_default();
-            bindings.get_or_insert_default().push(PortBinding {
-                host_ip: host_ip.clone(),
-                host_port,
-            });
+        let both = list6.iter().any(|six| six::is_every(publish, six));
+        let host_ip = (!both).then(|| publish.host_ip.to_string());
+        write_wish(&mut map, publish, &host_ip.unwrap_or_default());
+    }
+    for publish in list6 {
+        if !list.iter().any(|four| six::is_every(four, publish)) {
+            write_wish(&mut map, publish, &publish.host_ip.to_string());
         }
     }
     map
+}
+
+fn write_wish<A: Copy>(map: &mut PortMap, publish: &PublishSpec<A>, host_ip: &str) {
+    for (offset, container) in (0..).zip(publish.container_ports()) {
+        let host_port = match (publish.host_port, publish.host_port_end) {
+            (0, _) => String::new(),
+            (first, last) if first >= last => first.saturating_add(offset).to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let bindings = map.entry(key(container)).or_default();
+        bindings.get_or_insert_default().push(PortBinding {
+            host_ip: host_ip.to_owned(),
+            host_port,
+        });
+    }
 }
 
 /// Writes the ports as they are: exposed ones that are not published are `null`.
 pub(crate) fn actual<'a>(
     exposed: impl IntoIterator<Item = Port>,
     published: impl IntoIterator<Item = &'a PublishedPort>,
+    published6: impl IntoIterator<Item = &'a PublishedPort6>,
 ) -> PortMap {
     let exposed = exposed.into_iter();
     let mut map: PortMap = exposed.map(|port| (key(port), None)).collect();
-    for port in published.into_iter().flat_map(|port| port.each()) {
-        let bindings = map.entry(key(port.container)).or_default();
+    let mut write = |container, host_ip: IpAddr, host_port: u16| {
+        let bindings = map.entry(key(container)).or_default();
         bindings.get_or_insert_default().push(PortBinding {
-            host_ip: port.host_ip.to_string(),
-            host_port: port.host_port.to_string(),
+            host_ip: host_ip.to_string(),
+            host_port: host_port.to_string(),
         });
+    };
+    for port in published.into_iter().flat_map(|port| port.each()) {
+        write(port.container, port.host_ip.into(), port.host_port);
+    }
+    for port in published6.into_iter().flat_map(|port| port.each()) {
+        write(port.container, port.host_ip.into(), port.host_port);
     }
     map
 }
@@ -263,11 +294,23 @@ mod tests {
         PortMap::from([(key.to_owned(), Some(vec![binding]))])
     }
 
+    fn four(map: &PortMap) -> Result<Vec<PublishSpec>> {
+        published(map)
+    }
+
     #[test]
     fn bindings_round_trip() {
-        for (ip, port) in [("", ""), ("127.0.0.1", "8080"), ("", "8000-8010")] {
+        for (ip, port) in [
+            ("", ""),
+            ("127.0.0.1", "8080"),
+            ("", "8000-8010"),
+            ("0.0.0.0", "8080"),
+            ("::", "8080"),
+            ("::1", ""),
+        ] {
             let wire = map("80/tcp", ip, port);
-            assert_eq!(wished(&published(&wire).unwrap()), wire);
+            let (four, six) = (published(&wire).unwrap(), published(&wire).unwrap());
+            assert_eq!(wished(&four, &six), wire);
         }
     }
 
@@ -287,13 +330,12 @@ mod tests {
             ("0/tcp", "", "1"),
             ("90-80/tcp", "", "1"),
             ("80/tcp", "localhost", "1"),
-            ("80/tcp", "::1", "1"),
             ("80/tcp", "", "70000"),
             ("80/tcp", "", "-1"),
         ] {
-            assert!(published(&map(key, ip, port)).is_err(), "{key} {ip} {port}");
+            assert!(four(&map(key, ip, port)).is_err(), "{key} {ip} {port}");
         }
-        assert!(published(&map("1-60000/tcp", "", "1-5")).is_err());
+        assert!(four(&map("1-60000/tcp", "", "1-5")).is_err());
     }
 
     #[test]
@@ -304,19 +346,20 @@ mod tests {
             let shifted = (number - 15_000).to_string();
             wire.extend(map(&format!("{number}/tcp"), "127.0.0.1", &shifted));
         }
-        let wishes = published(&wire).unwrap();
+        let wishes = four(&wire).unwrap();
         let spans: Vec<_> = wishes.iter().map(|w| (w.host_port, w.more)).collect();
         assert_eq!(spans, [(5_000, 4_999), (20_000, 4_999)]);
-        assert_eq!(wished(&wishes), wire);
+        let every = published(&wire).unwrap();
+        assert_eq!(wished(&wishes, &every), wire);
         let set = wire.keys().map(|key| (key.clone(), Empty {})).collect();
         assert_eq!(exposed(&set, &wishes).unwrap(), []);
 
         let same = map("20000-24999/udp", "", "20000-24999");
-        assert_eq!(published(&same).unwrap(), wishes[1..]);
-        let any = published(&map("80/tcp", "", "8000-9000")).unwrap();
+        assert_eq!(four(&same).unwrap(), wishes[1..]);
+        let any = four(&map("80/tcp", "", "8000-9000")).unwrap();
         assert_eq!((any[0].host_port_end, any[0].more), (9_000, 0));
-        assert_eq!(published(&map("1-60/tcp", "", "")).unwrap().len(), 60);
-        assert_eq!(published(&map("1-90/tcp", "", "")).unwrap().len(), 1);
+        assert_eq!(four(&map("1-60/tcp", "", "")).unwrap().len(), 60);
+        assert_eq!(four(&map("1-90/tcp", "", "")).unwrap().len(), 1);
     }
 
     #[test]
@@ -326,7 +369,7 @@ mod tests {
             protocol: Protocol::Sctp,
         };
         assert_eq!(
-            actual([port], &[]),
+            actual([port], &[], &[]),
             PortMap::from([("80/sctp".to_owned(), None)])
         );
     }

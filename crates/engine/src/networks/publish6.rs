@@ -41,7 +41,7 @@ fn every(wish: &PublishSpec) -> PublishSpec6 {
 }
 
 /// Whether both are one wish for every address of the host.
-fn is_one(four: &PublishSpec, six: &PublishSpec6) -> bool {
+pub(super) fn is_one(four: &PublishSpec, six: &PublishSpec6) -> bool {
     four.host_ip.is_unspecified() && every(four) == *six
 }
 
