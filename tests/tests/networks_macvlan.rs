@@ -111,6 +111,9 @@ fn macvlan_containers_are_hosts_of_the_lan_and_of_a_bridge_too() {
     assert!(lan.reaches(&one) && lan.reaches(&two));
     assert!(lan.neighbour(&one).contains("02:00:00:aa:bb:01"));
     assert!(world.reaches("one", &gateway) && world.reaches("one", &two));
+    // By name: of a hosts file where there is no name server, of the bridge's where there is one.
+    assert!(world.reaches("one", "two") && world.reaches("one", "two.lan"));
+    assert!(world.reaches("two", "one"));
     // Beyond the LAN by its router.
     assert!(world.reaches("one", "198.51.100.7"), "the default route");
     // The bridge beside it, with its names.
@@ -135,9 +138,11 @@ fn macvlan_containers_are_hosts_of_the_lan_and_of_a_bridge_too() {
     // Left and joined again while it runs.
     world.ok(["network", "disconnect", "lan", "two"]);
     assert!(!lan.reaches(&two));
+    assert!(!world.inside("one", "cat /etc/hosts").stdout.contains("two"));
     world.ok(["network", "connect", "--ip", &two, "lan", "two"]);
     let back = wait_until(Duration::from_secs(5), || lan.reaches(&two));
     assert!(back, "{two} is on the LAN again");
+    assert!(world.reaches("one", "two"), "and called so");
 
     world.ok(["rm", "-f", "one", "two", "three"]);
     world.ok(["network", "rm", "lan"]);

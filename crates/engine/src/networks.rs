@@ -8,6 +8,7 @@ mod join;
 mod links;
 mod make;
 pub(crate) mod names;
+mod neighbours;
 mod own;
 pub(crate) mod publish6;
 mod publish;

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hull_model::spec::{LogDriver, NamespaceMode, NetworkMode};
+use hull_model::spec::{Isolation, LogDriver, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::{Endpoint as Link, files};
 use hull_proto::message::{Attach, Launch, LogFile};
-use hull_proto::plan::{MountKind, Namespace, Namespaces};
+use hull_proto::plan::{MountKind, Namespace, Namespaces, RootFs};
 use hull_proto::{Reply, Request};
 use hull_state::{ContainerRecord, ContainerState, Endpoint, Place};
 
@@ -157,7 +157,11 @@ impl Engine {
             }
         };
         self.make_volumes(record, &image).await?;
-        let rootfs = self.rootfs(record, &image)?;
+        let rootfs = match record.spec.isolation {
+            Isolation::Container => self.rootfs(record, &image)?,
+            // The machine brings its own.
+            Isolation::Vm => RootFs::default(),
+        };
         let mut fds: Vec<OwnedFd> = Vec::new();
         let (namespaces, foreign_shm) = self.namespaces(record, &mut fds, &mut parts)?;
         let egress = self
@@ -184,6 +188,9 @@ impl Engine {
         )?;
         self.add_link_environment(record, &mut plan.process.env)?;
         crate::system::descriptors::inherit(&mut plan.process.rlimits, self.nofile.as_ref());
+        if record.spec.isolation == Isolation::Vm {
+            plan = self.machine(record, &image, plan).await?;
+        }
         let mut launch = Launch {
             plan,
             open_stdin: record.spec.open_stdin,
@@ -431,6 +438,7 @@ impl Engine {
             if !spec.links.is_empty() {
                 hosts.push_str(&self.link_hosts(record));
             }
+            hosts.push_str(&self.neighbours(record, places));
             hosts
         };
         for other in addresses {

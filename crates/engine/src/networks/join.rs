@@ -543,6 +543,7 @@ impl Engine {
             self.store(&record)?;
             container.set(record.clone());
         }
+        self.tell_neighbours(&record, &record.places);
         let driver = self.driver_of(&id);
         self.network_event("connect", &id, &name, driver, Some(&record.id));
         Ok(())
@@ -601,6 +602,7 @@ impl Engine {
             container.set(record.clone());
             self.announce(&record);
             self.rewrite_files(&record);
+            self.tell_neighbours(&record, std::slice::from_ref(&place));
         }
         let driver = self.driver_of(&join.network);
         self.network_event("disconnect", &join.network, &join.name, driver, Some(&record.id));

@@ -120,6 +120,8 @@ pub(crate) struct Networks {
     pub(crate) firewall: Arc<Firewall>,
     /// Containers on the default network that others link to.
     pub(super) linked: super::links::Linked,
+    /// Held by whoever writes hosts files of containers that learn names from them alone.
+    pub(super) retold: Mutex<()>,
 }
 
 impl Networks {
@@ -167,6 +169,7 @@ impl Networks {
             names: NameServer::new("/etc/resolv.conf"),
             firewall,
             linked: super::links::Linked::default(),
+            retold: Mutex::default(),
         };
         for (record, network) in opened {
             if super::direct::applies(&record) {
@@ -212,6 +215,18 @@ impl Networks {
     pub(super) fn add_direct(&self, record: NetworkRecord, network: Result<DirectNetwork, String>) {
         if let Err(why) = &network {
             tracing::warn!(network = record.name, why, "a network cannot be used");
+        }
+        // For those who are on a bridge as well, whose name server they ask.
+        let subnet = network.as_ref().ok().and_then(|direct| direct.config().subnet);
+        if let Some(subnet) = subnet {
+            let zone = Zone {
+                name: record.name.to_ascii_lowercase(),
+                gateway: record.gateway.unwrap_or(subnet.gateway()),
+                subnet,
+                v6: None,
+                internal: record.internal,
+            };
+            self.names.zones().set(&record.id, zone);
         }
         self.take_in(OwnNetwork {
             record,

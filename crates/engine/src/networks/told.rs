@@ -39,6 +39,7 @@ impl Engine {
             self.network_event("connect", &id, &name, driver, Some(&record.id));
         }
         self.settle_links(record);
+        self.tell_neighbours(record, &record.places);
     }
 
     /// Tells that a container that ended has left its networks; `record` is that of its run.
@@ -46,6 +47,7 @@ impl Engine {
         for (id, name, driver) in self.networks_of(record) {
             self.network_event("disconnect", &id, &name, driver, Some(&record.id));
         }
+        self.tell_neighbours(record, &record.places);
     }
 
     /// Tells of a change of a network.
