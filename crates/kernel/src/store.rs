@@ -146,10 +146,6 @@ impl Kernels {
         self.discard(name)
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     /// Held by those who change something.
     pub(crate) fn lock(&self) -> Result<File, KernelError> {
         DirBuilder::new()

@@ -195,7 +195,17 @@ impl Snapshotter for Overlay {
     }
 
     fn usage(&self, id: &str) -> Result<Usage, SnapshotError> {
-        changes::usage(&self.existing_upper(id)?)
+        match self.existing_upper(id) {
+            // A guest's disk counts by the blocks that it takes; what is in it is the guest's affair.
+            Err(SnapshotError::NotFound(id)) => match self.disk(&id)? {
+                Some(disk) => Ok(Usage {
+                    bytes: disk.used,
+                    inodes: 0,
+                }),
+                None => Err(SnapshotError::NotFound(id)),
+            },
+            upper => changes::usage(&upper?),
+        }
     }
 
     fn changes(&self, id: &str, lowers: &[PathBuf]) -> Result<Vec<Change>, SnapshotError> {

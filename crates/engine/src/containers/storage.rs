@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use hull_model::amount::Bytes;
-use hull_model::spec::ContainerSpec;
+use hull_model::spec::{ContainerSpec, Isolation};
 use hull_model::{Error, Result};
-use hull_snapshot::Snapshotter as _;
+use hull_snapshot::{SMALLEST_DISK, Snapshotter as _};
 use hull_state::ContainerRecord;
 
 use crate::Engine;
@@ -43,6 +43,14 @@ impl Engine {
     /// Refuses a limit that cannot be kept here.
     pub(crate) fn check_storage(&self, spec: &ContainerSpec, image: &Image) -> Result<()> {
         match wanted(spec)? {
+            // A guest's disk has a size in any case.
+            Some(bytes) if spec.isolation == Isolation::Vm => match bytes {
+                0..SMALLEST_DISK => Err(Error::invalid(format!(
+                    "storage option size is too small for a virtual machine: the least is {}M",
+                    SMALLEST_DISK >> 20
+                ))),
+                _ => Ok(()),
+            },
             // The upper layer of the host's own root lies in memory, which can always be limited.
             Some(_) if !image.host => Ok(self.snapshots.can_limit()?),
             _ => Ok(()),

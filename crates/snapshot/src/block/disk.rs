@@ -200,6 +200,8 @@ mod tests {
             assert!(disk.used < 1 << 20, "{disk:?}");
             assert!(clean(&disk.path));
             assert_eq!(overlay.disk(id).unwrap().unwrap().path, disk.path);
+            let counted = overlay.usage(id).unwrap().bytes;
+            assert!(counted > 0 && counted < 1 << 20, "{counted}");
         }
         assert_eq!(fs::read_dir(tmp.path().join(TEMPLATES)).unwrap().count(), 2);
         assert_eq!(overlay.list().unwrap().len(), 3);
