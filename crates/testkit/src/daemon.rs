@@ -518,6 +518,10 @@ impl Daemon {
             if !ids.trim().is_empty() {
                 self.hull(["rm", "-f", "-v"].into_iter().chain(ids.lines()));
             }
+            // A network outlives its daemon: what is left after this was leaked.
+            if !self.territory.bridges().is_empty() {
+                self.hull(["network", "prune", "-f"]);
+            }
             let out = self.hull(["daemon", "stop", "--all"]);
             if out.code != 0 {
                 problems.push(format!(

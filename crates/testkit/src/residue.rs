@@ -42,6 +42,7 @@ impl Territory {
             );
         }
         left.extend(self.ports().iter().map(|name| format!("link {name}")));
+        left.extend(self.bridges().iter().map(|name| format!("bridge {name}")));
         left.extend(
             self.processes()
                 .iter()
@@ -98,6 +99,18 @@ impl Territory {
             .iter()
             .filter_map(|path| path.file_name())
             .map(|name| name.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// Bridges of networks that users of the daemon made.
+    #[must_use]
+    pub fn bridges(&self) -> Vec<String> {
+        let prefix = network_prefix(&self.bridge);
+        entries(Path::new("/sys/class/net"))
+            .iter()
+            .filter_map(|path| path.file_name())
+            .map(|name| name.to_string_lossy().into_owned())
+            .filter(|name| name.starts_with(&prefix))
             .collect()
     }
 
@@ -159,14 +172,39 @@ impl Territory {
         for port in self.ports() {
             quiet("ip", &["link", "del", &port]);
         }
+        for bridge in self.bridges() {
+            quiet("ip", &["link", "del", &bridge]);
+        }
         if Path::new("/sys/class/net").join(&self.bridge).exists() {
             quiet("ip", &["link", "del", &self.bridge]);
         }
         for family in ["ip", "ip6", "inet", "bridge"] {
             quiet("nft", &["delete", "table", family, &self.table]);
         }
+        let egress = format!("{}-egress", self.table);
+        for family in ["inet", "bridge"] {
+            quiet("nft", &["delete", "table", family, &egress]);
+        }
         let _ = fs::remove_dir_all(&self.base);
     }
+}
+
+/// What the names of bridges begin with that a daemon on this bridge chooses: `hb` and six digits
+/// of base 32 that depend on its name (FNV-1a, and the last steps of MurmurHash3).
+fn network_prefix(bridge: &str) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let mut hash = bridge.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    });
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^= hash >> 33;
+    let digit = |index: u32| DIGITS[hash.rotate_right(5 * index) as usize & 31];
+    let digits = (0..6).map(|index| char::from(digit(index)));
+    std::iter::once("hb".to_owned())
+        .chain(digits.map(String::from))
+        .collect()
 }
 
 fn quiet(program: &str, args: &[&str]) {
@@ -219,4 +257,14 @@ fn all_below(dir: &Path) -> Vec<PathBuf> {
         next += 1;
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_is_the_one_that_daemons_choose() {
+        assert_eq!(network_prefix("ht27f2x0"), "hbmn5dq5");
+    }
 }
