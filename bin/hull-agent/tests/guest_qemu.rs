@@ -78,6 +78,9 @@ impl Machine {
         let channel = format!("socket,id=channel,path={}", path("channel"));
         let drive = format!("id=disk,file={},format=raw,if=none", path("disk"));
         let initramfs = path("initramfs");
+        let khz = hull_sys::tsc::khz().expect("a counter");
+        let words =
+            format!("console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz={khz} tsc=reliable");
         let qemu = Command::new("qemu-system-x86_64")
             .args(["-M", "microvm,x-option-roms=off,rtc=off,acpi=off"])
             .args(["-accel", "tcg", "-cpu", "max", "-m", "256", "-smp", "1"])
@@ -85,7 +88,7 @@ impl Machine {
             .args([
                 "-serial", "stdio", "-kernel", &kernel, "-initrd", &initramfs,
             ])
-            .args(["-append", "console=ttyS0 quiet reboot=t panic=-1"])
+            .args(["-append", &words])
             .args(["-chardev", &channel, "-device", "virtio-serial-device"])
             .args(["-device", &port, "-drive", &drive])
             .args(["-device", "virtio-blk-device,drive=disk,serial=upper"])
@@ -252,13 +255,15 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
     );
     assert!(text.contains("64 MiB"), "{text}");
     let script = "hostname; cat /etc/hosts; cat /proc/net/route; cat /proc/1/status; date +%s; \
-        cat /sys/class/net/eth0/mtu; ls /hull /newroot; touch /written; cat /proc/self/cgroup";
+        cat /sys/class/net/eth0/mtu; ls /hull /newroot; \
+        cat /sys/devices/system/clocksource/clocksource0/current_clocksource; touch /written; cat /proc/self/cgroup";
     peer.exec(1, process(&["sh", "-c", script]), CONNECTED);
     let (_, text) = peer.finish(1, &BOTH);
     assert!(text.starts_with("inside\n10.9.8.1 neighbour\n"), "{text}");
     assert!(text.contains("eth0\t00000000\t0108090A"), "{text}");
     assert!(text.contains("Name:\tdocker-init"), "{text}");
     assert!(text.contains("\n1400\n"), "{text}");
+    assert!(text.contains("\ntsc\n"), "{text}");
     assert!(text.contains("0::/\n"), "{text}");
     assert!(text.contains("ls: /hull: No such file"), "{text}");
 

@@ -113,7 +113,7 @@ mod tests {
         let head = "070701\
             00000001000081ed0000000000000000000000010000000000000005\
             0000000000000000000000000000000000000005\
-            00000000init\0\0\x0012345\0\0\x00070701";
+            00000000init\x00\x0012345\x00\x00\x00070701";
         assert!(text.starts_with(head), "{text}");
         assert!(text.contains("TRAILER!!!\0"), "{text}");
         assert_eq!(bytes.len() % ALIGN, 0);

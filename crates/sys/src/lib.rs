@@ -33,6 +33,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod spawn;
+pub mod tsc;
 pub mod tty;
 pub mod tun;
 pub mod vsock;

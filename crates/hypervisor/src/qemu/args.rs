@@ -142,7 +142,7 @@ pub(super) fn build(
     if machine.initrd.is_some() {
         args.pair("-initrd", INITRD.into());
     }
-    args.pair("-append", machine.command_line.clone());
+    args.pair("-append", command_line(machine, accelerator));
     args.socket("channel", machine.channel.as_raw_fd());
     args.pair("-device", "virtio-serial-device,max_ports=2".into());
     args.pair(
@@ -158,6 +158,21 @@ pub(super) fn build(
     );
     args.devices(machine);
     args.0
+}
+
+/// The words for the kernel, and how fast its clock runs: an emulated counter is the host's own, and
+/// a guest that had to measure it, without a timer it could trust, would fall back to ticks of
+/// 10 ms, or take as long to find out.
+fn command_line(machine: &Machine, accelerator: Accelerator) -> String {
+    let words = &machine.command_line;
+    let speed = match accelerator {
+        Accelerator::Kvm => None,
+        Accelerator::Emulation => hull_sys::tsc::khz(),
+    };
+    match speed {
+        Some(khz) => format!("{words} tsc_early_khz={khz} tsc=reliable"),
+        None => words.clone(),
+    }
 }
 
 #[derive(Default)]
