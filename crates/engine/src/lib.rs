@@ -91,6 +91,8 @@ pub struct Engine {
     pub(crate) shims: Shims,
     /// The limit of open files that containers get.
     pub(crate) nofile: Option<hull_model::Ulimit>,
+    /// The archive that guests boot from has been written.
+    pub(crate) initrd_made: std::sync::OnceLock<()>,
     stopping: AtomicBool,
 }
 
@@ -164,6 +166,7 @@ impl Engine {
                 settings.pool_size,
             )?,
             nofile: system::descriptors::raise(),
+            initrd_made: std::sync::OnceLock::new(),
             stopping: AtomicBool::new(false),
             settings,
         });

@@ -111,6 +111,7 @@ impl Engine {
         container: &Arc<Container>,
         write: bool,
     ) -> Result<Root> {
+        super::machine::refuse(&container.record(), "cp")?;
         if let Some(tree) = self.running_root(container).await? {
             return Ok(Root::new(tree, None, &container.record()));
         }

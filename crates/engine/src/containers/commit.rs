@@ -63,6 +63,7 @@ impl Engine {
         request: CommitRequest,
     ) -> Result<Digest> {
         let record = container.record();
+        super::machine::refuse(&record, "commit")?;
         let state = match record.state {
             ContainerState::Dead => Some("Dead"),
             ContainerState::Removing => Some("being removed"),

@@ -58,12 +58,6 @@ impl Engine {
             entrypoint,
             joins,
         } = request;
-        if spec.isolation == Isolation::Vm {
-            return Err(Error::new(
-                ErrorKind::NotImplemented,
-                "isolation \"vm\" is not built yet: this version of hull runs containers only; leave --isolation out",
-            ));
-        }
         if let Some(name) = &name {
             name::validate("container", name)?;
         }
@@ -73,12 +67,17 @@ impl Engine {
         let (image, _hold) = self.images.hold(&spec.image)?;
         merge(&mut spec, entrypoint, image.config());
         check(&spec)?;
+        super::machine::check(&spec)?;
         self.check_storage(&spec, &image)?;
         self.check_modes(&spec)?;
         self.resolve_links(&mut spec)?;
         let joins = self.resolve_joins(&spec, joins)?;
         self.check_egress(&spec, joins.as_deref())?;
-        let mounts = self.resolve_mounts(&spec, &image)?;
+        let mut mounts = self.resolve_mounts(&spec, &image)?;
+        if spec.isolation == Isolation::Vm {
+            // Volumes that the image declares are folders of the machine's own disk.
+            mounts.retain(|point| point.kind == "tmpfs");
+        }
         let health = spec.healthcheck.as_ref().map(|_| Health {
             status: "starting".into(),
             ..Health::default()

@@ -14,6 +14,7 @@ pub(crate) mod exit;
 pub(crate) mod health;
 pub mod list;
 pub mod logs;
+pub(crate) mod machine;
 pub mod observe;
 pub(crate) mod plan;
 pub(crate) mod registry;

@@ -101,6 +101,7 @@ impl Engine {
     /// `NotFound`; `InvalidArgument` for the image `host`, whose changes live in memory.
     pub fn changes(&self, key: &str) -> Result<Vec<Changed>> {
         let record = self.container(key)?;
+        super::machine::refuse(&record, "diff")?;
         let image = match record.image_id {
             Some(id) => self.images.by_id(id)?,
             None => return Ok(Vec::new()),

@@ -196,6 +196,7 @@ impl Engine {
     /// `NotFound`; `InvalidArgument` for the image `host`, whose root is the whole host.
     pub fn export(self: &Arc<Self>, key: &str) -> Result<mpsc::Receiver<Chunk>> {
         let record = self.container(key)?;
+        crate::containers::machine::refuse(&record, "export")?;
         let root = self.root_view(&record)?;
         let (sender, receiver) = channel();
         tokio::task::spawn_blocking(move || {

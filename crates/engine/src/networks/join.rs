@@ -104,6 +104,11 @@ impl Engine {
             NetworkMode::Network(name) => name,
             mode @ (NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_)) => {
                 let own = crate::network_name(mode);
+                if !spec.mac.is_empty() && !matches!(mode, NetworkMode::None) {
+                    return Err(Error::invalid(
+                        "conflicting options: mac-address and the network mode",
+                    ));
+                }
                 return match wanted.iter().find(|join| join.name != own) {
                     Some(join) if !matches!(mode, NetworkMode::Container(_)) => {
                         Err(Error::invalid(format!(
@@ -195,6 +200,11 @@ impl Engine {
         let name = &join.interface;
         if name.len() > LONGEST_INTERFACE || name.contains(bad) || name == "." || name == ".." {
             return Err(Error::invalid(format!("invalid interface name {name:?}")));
+        }
+        if !join.mac.is_empty() && self.driver_of(&join.network) == "ipvlan" {
+            return Err(Error::invalid(
+                "ipvlan interfaces have the MAC address of their parent: leave the MAC address out",
+            ));
         }
         if let Some(list) = join.options.get(SYSCTLS) {
             let checked = hull_network::interface_sysctls(list);
@@ -497,6 +507,9 @@ impl Engine {
         let container = self.containers.find(container)?;
         let _op = container.op.lock().await;
         let mut record = container.record();
+        if record.state.is_running() {
+            crate::containers::machine::refuse(&record, "joining a network while it runs")?;
+        }
         check_changeable(&record)?;
         self.check_egress(&record.spec, Some(std::slice::from_ref(&join)))?;
         let mut joins = self.joins_of(&record);
