@@ -78,6 +78,10 @@ impl Hosts {
             format!("-n {host} link set lo up"),
             format!("-n {neighbour} link set lo up"),
             format!("-n {host} link add up0 type veth peer name up0 netns {neighbour}"),
+            format!("-n {host} link set up0 addrgenmode none"),
+            format!("-n {neighbour} link set up0 addrgenmode none"),
+            format!("-n {host} addr add fe80::1/64 dev up0 nodad"),
+            format!("-n {neighbour} addr add fe80::2/64 dev up0 nodad"),
             format!("-n {host} addr add {HOST}/64 dev up0 nodad"),
             format!("-n {host} addr add {HOST_4}/30 dev up0"),
             format!("-n {neighbour} addr add {NEIGHBOUR}/64 dev up0 nodad"),
@@ -88,6 +92,11 @@ impl Hosts {
         ] {
             ip(&command);
         }
+        // The kernel takes a moment until packets pass a new link.
+        let ready = wait_until(Duration::from_secs(10), || {
+            hosts.neighbour_reaches(HOST) && hosts.neighbour_reaches(HOST_4)
+        });
+        assert!(ready, "the neighbour does not reach the host");
         let switch = "/proc/sys/net/bridge/bridge-nf-call-ip6tables";
         within(host, || {
             // So that ::1 leads to published ports, where the host has the switch at all.
@@ -109,7 +118,10 @@ impl Hosts {
 
     /// Whether the neighbour gets an answer from an address.
     fn neighbour_reaches(&self, address: &str) -> bool {
-        let whole = format!("netns exec {} ping -c 1 -W 1 {address}", self.neighbour);
+        let whole = format!(
+            "netns exec {} busybox ping -c 1 -W 1 {address}",
+            self.neighbour
+        );
         Run::new("ip").args(whole.split(' ')).run().code == 0
     }
 
@@ -165,7 +177,7 @@ fn serves(netns: &str, address: &str) -> bool {
 
 /// The lines that a script writes in a container.
 fn lines(world: &World, name: &str, script: &str) -> Vec<String> {
-    let out = world.inside(name, script).stdout;
+    let out = world.inside(name, script).ok();
     out.lines().map(str::to_owned).collect()
 }
 
@@ -204,7 +216,10 @@ fn dual_stack_network_has_addresses_routes_and_names_of_both_kinds() {
     for name in [two.as_str(), &gateway, NEIGHBOUR, NEIGHBOUR_4, "two"] {
         assert!(hosts.reaches("one", name), "{name}");
     }
-    assert_eq!(hosts.on_host(&format!("ping -c 1 -W 1 {one}")).code, 0);
+    assert_eq!(
+        hosts.on_host(&format!("busybox ping -c 1 -W 1 {one}")).code,
+        0
+    );
     // By name, in both kinds, and back.
     let found = hosts.inside("two", "nslookup uno").stdout;
     assert!(found.contains(&one), "{found}");
@@ -259,7 +274,7 @@ fn addresses_asked_for_are_given_and_what_overlaps_is_refused() {
         hosts.range("said"),
         "true 10.233.1.0/24 10.233.1.9 fd77:1::/64 fd77:1::ff"
     );
-    let template = "{{range .IPAM.Config}}{{.IPRange}}{{.AuxiliaryAddresses}}{{end}}";
+    let template = "{{with index .IPAM.Config 1}}{{.IPRange}}{{.AuxiliaryAddresses}}{{end}}";
     let shown = hosts.ok(["network", "inspect", "-f", template, "said"]);
     assert!(
         shown.contains("fd77:1::100/124map[router:fd77:1::100]"),
@@ -345,4 +360,264 @@ fn addresses_asked_for_are_given_and_what_overlaps_is_refused() {
             .map(str::to_owned)
     };
     assert_eq!(global(&a), global(&b));
+}
+
+#[test]
+fn ways_out_and_between_networks_are_those_of_ipv4() {
+    let hosts = Hosts::new(&[]);
+    let icc = "com.docker.network.bridge.enable_icc=false";
+    let masquerade = "com.docker.network.bridge.enable_ip_masquerade=false";
+    hosts.ok(["network", "create", "--ipv6", "open"]);
+    hosts.ok(["network", "create", "--ipv6", "--internal", "shut"]);
+    hosts.ok(["network", "create", "--ipv6", "-o", icc, "apart"]);
+    let routed = ["--ipv6", "--subnet", "2001:db8:7::/64", "-o", masquerade];
+    hosts.ok(["network", "create"]
+        .iter()
+        .chain(&routed)
+        .chain(&["routed"]));
+    for network in ["open", "shut", "apart", "routed"] {
+        hosts.sleeper(&format!("on-{network}"), &["--network", network]);
+    }
+    hosts.sleeper("also-apart", &["--network", "apart"]);
+    hosts.sleeper("also-shut", &["--network", "shut"]);
+    let address = |name: &str| {
+        let network = name.rsplit('-').next().unwrap_or_default();
+        hosts.place(name, network, "GlobalIPv6Address")
+    };
+    assert!(hosts.reaches("on-open", NEIGHBOUR));
+    assert!(hosts.reaches("on-apart", NEIGHBOUR));
+    // Nothing leads out of an internal network, not even by hand.
+    let gateway = hosts.place("on-shut", "shut", "IPv6Gateway");
+    let pid = hosts.inspect("on-shut", "{{.State.Pid}}");
+    let route = format!("-t {pid} -n ip -6 route add default via {gateway}");
+    Run::new("nsenter").args(route.split(' ')).ok();
+    assert!(!hosts.reaches("on-shut", NEIGHBOUR));
+    assert!(hosts.reaches("on-shut", &address("also-shut")));
+    // From one network to another, and within one that keeps its containers apart.
+    assert!(!hosts.reaches("on-open", &address("on-apart")));
+    assert!(!hosts.reaches("on-open", &address("on-shut")));
+    assert!(!hosts.reaches("on-shut", &address("on-open")));
+    assert!(!hosts.reaches("on-apart", &address("also-apart")));
+    // Without masquerade the neighbour must know the way back.
+    assert!(!hosts.reaches("on-routed", NEIGHBOUR));
+    ip(&format!(
+        "-n {} route add default via {HOST}",
+        hosts.neighbour
+    ));
+    assert!(hosts.reaches("on-routed", NEIGHBOUR));
+    // It reaches none by itself, though it knows the way now.
+    for name in ["on-open", "on-shut", "on-apart", "on-routed"] {
+        assert!(!hosts.neighbour_reaches(&address(name)), "{name}");
+    }
+    assert!(hosts.neighbour_reaches(HOST));
+    // Who announces himself as a router there is not believed.
+    let switch = "cat /proc/sys/net/ipv6/conf/eth0/accept_ra";
+    assert_eq!(lines(&hosts, "on-open", switch), ["0"]);
+}
+
+#[test]
+fn published_ports_are_reached_on_ipv6_addresses_of_the_host() {
+    let hosts = Hosts::new(&[]);
+    hosts.ok(["network", "create", "--ipv6", "both"]);
+    let serve = |name: &str, ports: &[&str]| {
+        let mut args = vec!["run", "-d", "--name", name, "--network", "both"];
+        args.extend(ports);
+        args.extend(["busybox", "sh", "-c", SERVER]);
+        hosts.ok(args);
+    };
+    serve("web", &["-p", "8080:80", "-p", "80"]);
+    serve("local", &["-p", "[::1]:8081:80", "-p", "127.0.0.1:8082:80"]);
+    serve(
+        "one",
+        &["-p", &format!("[{HOST}]:8083:80"), "-p", "0.0.0.0:8084:80"],
+    );
+    serve("range", &["-p", "9000-9099:80-179"]);
+    let (host, neighbour) = (&hosts.host, &hosts.neighbour);
+    for address in [format!("[{HOST}]:8080"), format!("{HOST_4}:8080")] {
+        assert!(serves(neighbour, &address), "{address}");
+        assert!(serves(host, &address), "{address}");
+    }
+    let random = hosts.ok(["port", "web", "80"]);
+    let random = random
+        .lines()
+        .find(|line| line.starts_with("[::]:") && !line.ends_with(":8080"));
+    let random = random
+        .and_then(|line| line.rsplit(':').next())
+        .expect("a random port");
+    assert!(serves(neighbour, &format!("[{HOST}]:{random}")));
+    assert!(serves(neighbour, &format!("{HOST_4}:{random}")));
+    assert!(serves(neighbour, &format!("[{HOST}]:8083")));
+    assert!(serves(neighbour, &format!("[{HOST}]:9000")));
+    for address in [
+        format!("[{HOST}]:8081"),
+        format!("[{HOST}]:8082"),
+        format!("[{HOST}]:8084"),
+        format!("{HOST_4}:8083"),
+    ] {
+        assert_eq!(read_from(neighbour, &address), None, "{address}");
+    }
+    assert!(serves(host, "[::1]:8081"));
+    assert!(serves(host, "[::1]:8080"));
+    assert!(serves(host, "127.0.0.1:8082"));
+    // The neighbour's address is seen, and a container reaches itself by the host.
+    let own = hosts.inside("web", &format!("nc -w 2 {HOST} 8080 < /dev/null"));
+    assert_eq!(own.stdout, "served");
+    // From another network by the host's address too.
+    hosts.ok(["network", "create", "--ipv6", "other"]);
+    hosts.sleeper("client", &["--network", "other"]);
+    let there = hosts.inside("client", &format!("nc -w 2 {HOST} 8080 < /dev/null"));
+    assert_eq!(there.stdout, "served");
+    // As it is shown.
+    let shown = hosts.ok(["ps", "--filter", "name=web", "--format", "{{.Ports}}"]);
+    assert!(
+        shown.contains("0.0.0.0:8080->80/tcp") && shown.contains("[::]:8080->80/tcp"),
+        "{shown}"
+    );
+    assert_eq!(
+        hosts.ok(["port", "local", "80/tcp"]),
+        "127.0.0.1:8082\n[::1]:8081"
+    );
+    let wished = hosts.inspect("web", "{{json .HostConfig.PortBindings}}");
+    assert!(
+        wished.contains(r#"{"HostIp":"","HostPort":"8080"}"#),
+        "{wished}"
+    );
+    // Taken, by whom it may be.
+    let run = |port: &str| {
+        hosts.hull([
+            "run",
+            "--rm",
+            "--network",
+            "both",
+            "-p",
+            port,
+            "busybox",
+            "true",
+        ])
+    };
+    run("[::]:8081:80").fails_saying(125, "port is already allocated");
+    let taken = format!("[{HOST}]:8077");
+    let _listener = within(host, || {
+        std::net::TcpListener::bind(&taken).expect("a listener")
+    });
+    run("[::]:8077:80").fails_saying(125, "address already in use");
+    run("[2001:db8::77]:8078:80").fails_saying(125, "cannot assign requested address");
+    // No translation between both.
+    let bridge = ["run", "--rm", "-p", "[::1]:8079:80", "busybox", "true"];
+    hosts.hull(bridge).fails_saying(125, "has no IPv6 address");
+    // Free again.
+    hosts.ok(["rm", "-f", "web"]);
+    run("8080:80").ok();
+}
+
+#[test]
+fn network_without_ipv4_has_names_and_ports_of_ipv6_alone() {
+    let hosts = Hosts::new(&["--ipv6-networks=false"]);
+    hosts.ok(["network", "create", "plain"]);
+    assert!(hosts.range("plain").starts_with("false "));
+    hosts.ok(["network", "create", "--ipv4=false", "--ipv6", "six"]);
+    let template = "{{.EnableIPv4}} {{.EnableIPv6}} {{len .IPAM.Config}}";
+    let shown = hosts.ok(["network", "inspect", "-f", template, "six"]);
+    assert_eq!(shown, "false true 1");
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "six",
+        "-p",
+        "8080:80",
+    ];
+    hosts.ok(args.iter().chain(&["busybox", "sh", "-c", SERVER]));
+    hosts.sleeper("one", &["--network", "six"]);
+    assert_eq!(hosts.place("one", "six", "IPAddress"), "");
+    assert_eq!(lines(&hosts, "one", "ip -4 addr show eth0").len(), 0);
+    let web = hosts.place("web", "six", "GlobalIPv6Address");
+    let gateway = hosts.place("web", "six", "IPv6Gateway");
+    let resolver = hosts.inside("one", "cat /etc/resolv.conf").stdout;
+    assert!(
+        resolver.contains(&format!("nameserver {gateway}")),
+        "{resolver}"
+    );
+    let found = hosts.inside("one", "nslookup web").stdout;
+    assert!(found.contains(&web), "{found}");
+    assert!(hosts.reaches("one", "web") && hosts.reaches("one", NEIGHBOUR));
+    assert!(serves(&hosts.neighbour, &format!("[{HOST}]:8080")));
+    assert_eq!(read_from(&hosts.neighbour, &format!("{HOST_4}:8080")), None);
+    assert_eq!(hosts.ok(["port", "web"]), "80/tcp -> [::]:8080");
+    let refused = [
+        "run",
+        "--rm",
+        "--network",
+        "six",
+        "-p",
+        "127.0.0.1:8081:80",
+        "busybox",
+        "true",
+    ];
+    hosts.hull(refused).fails_saying(125, "has no IPv4 address");
+    // Together with a network of IPv4: each leads out by its own.
+    hosts.ok(["network", "connect", "plain", "one"]);
+    assert!(hosts.reaches("one", NEIGHBOUR) && hosts.reaches("one", NEIGHBOUR_4));
+    hosts.ok(["network", "disconnect", "six", "one"]);
+    assert!(!hosts.reaches("one", NEIGHBOUR) && hosts.reaches("one", NEIGHBOUR_4));
+    hosts.ok([
+        "network",
+        "connect",
+        "--ip6",
+        &web.replace("::2", "::99"),
+        "six",
+        "one",
+    ]);
+    let place = hosts.place("one", "six", "GlobalIPv6Address");
+    assert_eq!(place, web.replace("::2", "::99"));
+    assert!(hosts.reaches("one", NEIGHBOUR));
+}
+
+#[test]
+fn daemon_restarted_finds_addresses_and_ports_and_puts_back_what_is_lost() {
+    let mut hosts = Hosts::new(&[]);
+    // As the host has IPv6 itself, so have its networks.
+    hosts.ok(["network", "create", "--subnet", "10.233.5.0/24", "net"]);
+    let range = hosts.range("net");
+    assert!(range.starts_with("true "), "{range}");
+    let args = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        "-p",
+        "8080:80",
+    ];
+    hosts.ok(args.iter().chain(&["busybox", "sh", "-c", SERVER]));
+    let before = hosts.inspect("web", "{{json .NetworkSettings}}");
+    let gateway = hosts.place("web", "net", "IPv6Gateway");
+    let bridge = hosts.bridge_of(&format!("{gateway}/64")).expect("a bridge");
+    for lost in [false, true] {
+        hosts.kill();
+        if lost {
+            ip(&format!("-n {} link del {bridge}", hosts.host));
+        }
+        hosts.start();
+        assert!(serves(&hosts.neighbour, &format!("[{HOST}]:8080")));
+        assert_eq!(hosts.inspect("web", "{{json .NetworkSettings}}"), before);
+        assert_eq!(hosts.range("net"), range);
+        assert!(hosts.bridge_of(&format!("{gateway}/64")).is_some());
+    }
+    // The address and the port are still taken.
+    let web = hosts.place("web", "net", "GlobalIPv6Address");
+    let run = |args: &[&str]| {
+        let whole = ["run", "--rm", "--network", "net"].iter().chain(args);
+        hosts.hull(whole.chain(&["busybox", "true"]))
+    };
+    run(&["--ip6", &web]).fails_saying(125, "Address already in use");
+    run(&["-p", "[::]:8080:80"]).fails_saying(125, "already allocated");
+    hosts.ok(["rm", "-f", "web"]);
+    run(&["-p", "[::]:8080:80"]).ok();
+    hosts.ok(["network", "rm", "net"]);
+    let tables = hosts.on_host("nft list ruleset").stdout;
+    assert!(!tables.contains(&gateway.replace("::1", "::")), "{tables}");
 }

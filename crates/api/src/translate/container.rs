@@ -191,7 +191,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
             config: spec.log.options.clone(),
         },
         network_mode: network_mode(&spec.network),
-        port_bindings: ports::wished(&spec.published),
+        port_bindings: ports::wished(&spec.published, &spec.published6),
         restart_policy: restart_policy(spec.restart),
         auto_remove: spec.auto_remove,
         annotations: spec.annotations.clone(),
@@ -328,7 +328,8 @@ fn network_settings(record: &ContainerRecord, network_id: String) -> NetworkSett
         return settings;
     }
     settings.sandbox_id = record.id.clone();
-    settings.ports = ports::actual(record.spec.exposed(), record.published());
+    let (four, six) = (record.published(), record.published6());
+    settings.ports = ports::actual(record.spec.exposed(), four, six);
     // Docker's clients of old look here for the place on the default network alone.
     let of_default = record
         .places
@@ -439,8 +440,16 @@ fn summary_ports(record: &ContainerRecord) -> Vec<Port> {
             kind: p.container.protocol.as_str().into(),
         })
         .collect();
+    let published6: Vec<_> = record.published6().collect();
+    list.extend(published6.iter().flat_map(|p| p.each()).map(|p| Port {
+        ip: p.host_ip.to_string(),
+        private_port: p.container.number,
+        public_port: p.host_port,
+        kind: p.container.protocol.as_str().into(),
+    }));
     for port in record.spec.exposed_ports.iter().filter(|_| running) {
-        if !published.iter().any(|p| p.leads_to(*port)) {
+        let four = published.iter().any(|p| p.leads_to(*port));
+        if !four && !published6.iter().any(|p| p.leads_to(*port)) {
             list.push(Port {
                 private_port: port.number,
                 kind: port.protocol.as_str().into(),

@@ -78,8 +78,9 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
     refuse_unsupported(&host)?;
     let network = network_mode(&host.network_mode)?;
     let published = ports::published(&host.port_bindings)?;
+    let published6: Vec<spec::PublishSpec6> = ports::published(&host.port_bindings)?;
     let exposed_ports = ports::exposed(&config.exposed_ports, &published)?;
-    check_network(&config, &host, &network, !published.is_empty())?;
+    check_network(&config, &host, &network, !(published.is_empty() && published6.is_empty()))?;
     let security = options::security(&host)?;
     let resources = limits::resources(&host.resources)?;
     Ok(ContainerSpec {
@@ -133,6 +134,7 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
         storage_opt: host.storage_opt,
         exposed_ports,
         published,
+        published6,
         publish_all: host.publish_all_ports,
         network: if config.network_disabled {
             NetworkMode::None

@@ -1,12 +1,54 @@
 //! The IPv6 half of networks and of places on them, as the API writes it.
 
-use std::net::Ipv4Addr;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hull_api_types::network::{EndpointSettings, IpamConfig};
 use hull_engine::NetworkRecord;
 use hull_engine::networks::{NewRange6, is_number};
+use hull_model::spec::{PublishSpec, PublishSpec6};
 use hull_model::{Error, Result};
 use hull_state::Endpoint;
+
+/// A version of IP, as ports of the host are bound to its addresses.
+pub(crate) trait HostIp: Copy + Eq + Hash {
+    /// Every address.
+    const ANY: Self;
+    /// The address, if it is of this version.
+    fn of(address: IpAddr) -> Option<Self>;
+}
+
+impl HostIp for Ipv4Addr {
+    const ANY: Self = Self::UNSPECIFIED;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+impl HostIp for Ipv6Addr {
+    const ANY: Self = Self::UNSPECIFIED;
+
+    fn of(address: IpAddr) -> Option<Self> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        }
+    }
+}
+
+/// Whether both are one wish for every address of the host.
+pub(crate) fn is_every(four: &PublishSpec, six: &PublishSpec6) -> bool {
+    let ports = |first, last, more| (first, last, more);
+    four.host_ip.is_unspecified()
+        && six.host_ip.is_unspecified()
+        && four.container == six.container
+        && ports(four.host_port, four.host_port_end, four.more)
+            == ports(six.host_port, six.host_port_end, six.more)
+}
 
 /// Tells the range of IPv4 from that of IPv6.
 ///

@@ -137,7 +137,9 @@ impl Route {
     /// Every IPv6 address with the index of its interface.
     pub(crate) fn addresses6(&mut self) -> Result<Vec<(u32, Subnet6, Ipv6Addr)>, NetlinkError> {
         let mut batch = Batch::new();
-        batch.request(RTM_GETADDR, NLM_F_DUMP, &header(0, 0));
+        let mut header = [0; IFADDRMSG_LEN];
+        header[0] = FAMILY;
+        batch.request(RTM_GETADDR, NLM_F_DUMP, &header);
         let mut addresses = Vec::new();
         match self.socket.query(&mut batch, true, |message| {
             addresses.extend(read_address(message));
