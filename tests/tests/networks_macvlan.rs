@@ -27,7 +27,9 @@ impl Lan {
             format!("link add name {name} type veth peer name {peer} netns {name}"),
             format!("link set {name} up"),
             format!("-n {name} addr add {}.1/24 dev {peer}", lan.prefix),
+            format!("-n {name} addr add fd00:233:{third}::1/64 dev {peer} nodad"),
             format!("-n {name} addr add 198.51.100.7/32 dev lo"),
+            format!("-n {name} addr add fd00:232::7/128 dev lo nodad"),
             format!("-n {name} link set lo up"),
             format!("-n {name} link set {peer} up"),
         ] {
@@ -325,4 +327,61 @@ fn networks_without_address_management_leave_the_interface_bare() {
     world.ok(["rm", "-f", "one", "two"]);
     world.ok(["network", "rm", "bare", "wire"]);
     assert!(!shown(), "its bridge went");
+}
+
+#[test]
+fn macvlan_containers_have_addresses_of_ipv6_where_they_are_asked_for() {
+    let lan = Lan::new(5);
+    let world = World::new();
+    let subnet = format!("{}.0/24", lan.prefix);
+    let args = [
+        "--subnet",
+        &subnet,
+        "--subnet",
+        "fd00:233:5::/64",
+        "--gateway",
+        &format!("{}.1", lan.prefix),
+        "--gateway",
+        "fd00:233:5::1",
+    ];
+    lan.create(&world, &args, "lan");
+    let shown: serde_json::Value =
+        serde_json::from_str(&world.ok(["network", "inspect", "lan"])).expect("JSON");
+    assert_eq!(shown[0]["EnableIPv6"], true);
+    assert_eq!(shown[0]["IPAM"]["Config"][1]["Subnet"], "fd00:233:5::/64");
+    world.sleeper("one", &["--network", "lan"]);
+    world.sleeper("two", &["--network", "lan", "--ip6", "fd00:233:5::99"]);
+    let one = world.place("one", "lan", "GlobalIPv6Address");
+    assert_eq!(
+        world.place("two", "lan", "GlobalIPv6Address"),
+        "fd00:233:5::99"
+    );
+    assert!(lan.reaches(&one) && lan.reaches("fd00:233:5::99"));
+    assert!(world.reaches("one", "fd00:233:5::99"));
+    assert!(world.reaches("one", "fd00:232::7"), "the default route");
+    let taken = [
+        "run",
+        "--rm",
+        "--network",
+        "lan",
+        "--ip6",
+        &one,
+        "busybox",
+        "true",
+    ];
+    world.hull(taken).fails_saying(125, "already in use");
+    let outside = [
+        "run",
+        "--rm",
+        "--network",
+        "lan",
+        "--ip6",
+        "fd00:9::9",
+        "busybox",
+        "true",
+    ];
+    world.hull(outside).fails_saying(125, "fd00:9::9");
+    world.ok(["rm", "-f", "one", "two"]);
+    world.ok(["network", "rm", "lan"]);
+    assert_eq!(lan.links(), "");
 }

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::{
     DirectConfig, DirectError, DirectNetwork, IpvlanFlag, IpvlanMode, MacvlanMode, Plug, Subnet,
-    Upper, Wire,
+    Subnet6, Upper, Wire,
 };
-use hull_state::{Endpoint, Join, NetworkRecord, Place};
+use hull_state::{Endpoint, Endpoint6, Join, NetworkRecord, Place};
 
 use super::make::{Created, NewNetwork};
 use super::own::{self, OwnNetwork, option};
@@ -119,8 +119,37 @@ fn config(record: &NetworkRecord) -> Result<DirectConfig> {
         gateway: record.gateway,
         range: subnet(&record.ip_range)?,
         reserved: record.aux_addresses.values().copied().collect(),
+        v6: super::six::config(record)?,
         mtu,
     })
+}
+
+/// Chooses an IPv6 subnet, or checks that none of our networks has the one that is asked for.
+fn choose_range6(record: &mut NetworkRecord, all: &[Arc<OwnNetwork>]) -> Result<()> {
+    let Some(range) = &mut record.v6 else {
+        return Ok(());
+    };
+    if !range.chosen {
+        tokio::task::block_in_place(|| super::six::settle(range, all)).map_err(|error| {
+            let text = "could not find an available, non-overlapping IPv6 address pool";
+            Error::with_source(ErrorKind::Unavailable, text, error)
+        })?;
+    }
+    range.gateway = super::six::gateway6(range);
+    let Ok(subnet) = range.subnet.parse::<Subnet6>() else {
+        return Ok(());
+    };
+    let others = all.iter().filter_map(|own| own.record.v6.as_ref());
+    let mut taken = others.filter_map(|other| other.subnet.parse::<Subnet6>().ok());
+    match taken.find(|other| other.overlaps(subnet)) {
+        None => Ok(()),
+        Some(other) => Err(Error::new(
+            ErrorKind::Forbidden,
+            format!(
+                "invalid pool request: Pool overlaps with other one on this address space: {subnet} and {other}"
+            ),
+        )),
+    }
 }
 
 /// Opens what is on record; who is there is said by those that run.
@@ -167,13 +196,15 @@ impl Engine {
         id: &str,
         all: &[Arc<OwnNetwork>],
     ) -> Result<Created> {
-        if wanted.ipv6 == Some(true) || wanted.without_ipv4 {
+        if wanted.without_ipv4 {
             return Err(Error::new(
                 ErrorKind::NotImplemented,
-                "addresses of IPv6 on networks of this driver are not given by this version of Hull: leave --ipv6 out, or give the network no address management (--ipam-driver null)",
+                "networks of this driver without IPv4 are not built yet: leave --ipv4=false out, or give the network no address management (--ipam-driver null)",
             ));
         }
-        wanted.ipv6 = Some(false);
+        // The wire has its own routers: addresses of ours are given only if they are asked for.
+        let asked = wanted.v6 != super::NewRange6::default();
+        wanted.ipv6.get_or_insert(asked);
         let bridge = wanted.options.remove(option::BRIDGE);
         let mut record = self.record_of(wanted, id)?;
         if upper(&record)?.is_some() {
@@ -224,13 +255,14 @@ impl Engine {
 
     fn choose_addresses(&self, record: &mut NetworkRecord, all: &[Arc<OwnNetwork>]) -> Result<()> {
         if unmanaged(&record.ipam) {
-            if record.subnet.is_empty() && record.aux_addresses.is_empty() {
+            if record.subnet.is_empty() && record.aux_addresses.is_empty() && record.v6.is_none() {
                 return Ok(());
             }
             return Err(Error::invalid(
                 "a network without address management has no subnet: leave --subnet out",
             ));
         }
+        choose_range6(record, all)?;
         let taken = all.iter().filter_map(|own| own.record.subnet.parse().ok());
         let mut taken: Vec<Subnet> = taken.collect();
         taken.extend(self.network_info().map(|info| info.subnet));
@@ -276,6 +308,15 @@ impl Engine {
             mac: join.mac.parse().ok(),
         };
         let made = direct.plug(&plug).map_err(super::join::refused)?;
+        let six = direct.plug6(&made.mark, netns, &join.interface, made.mac, join.address6);
+        let v6 = match six {
+            Ok(v6) => v6,
+            Err(error) => {
+                // What stays goes with the container's namespace.
+                direct.unplug(&made.mark, netns, &join.interface).ok();
+                return Err(super::join::refused(error));
+            }
+        };
         Ok(Place {
             network: join.network.clone(),
             interface: join.interface.clone(),
@@ -286,7 +327,12 @@ impl Engine {
                 mac: made.mac.to_string(),
                 veth: made.mark,
                 ports: Vec::new(),
-                v6: None,
+                v6: v6.map(|v6| Endpoint6 {
+                    address: v6.address,
+                    prefix: v6.prefix,
+                    gateway: v6.gateway,
+                    ports: Vec::new(),
+                }),
             },
         })
     }

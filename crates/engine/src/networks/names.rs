@@ -22,6 +22,9 @@ impl Engine {
             let own = self.own_networks.get(&place.network);
             if let Some(Some(Ok(direct))) = own.as_ref().map(|own| own.direct.as_ref()) {
                 direct.adopt(&place.endpoint.veth, place.endpoint.address);
+                if let Some(v6) = &place.endpoint.v6 {
+                    direct.adopt6(&place.endpoint.veth, v6.address);
+                }
             }
             let join = record.joins.iter().flatten();
             let join = join.into_iter().find(|join| join.network == place.network);

@@ -45,6 +45,9 @@ impl Engine {
                         .map(|link| link.alias.clone()),
                 );
                 text.push_str(&format!("{address}\t{}\n", names.join(" ")));
+                if let Some(v6) = &place.endpoint.v6 {
+                    text.push_str(&format!("{}\t{}\n", v6.address, names.join(" ")));
+                }
             }
         }
         text

@@ -217,13 +217,17 @@ impl Networks {
             tracing::warn!(network = record.name, why, "a network cannot be used");
         }
         // For those who are on a bridge as well, whose name server they ask.
-        let subnet = network.as_ref().ok().and_then(|direct| direct.config().subnet);
-        if let Some(subnet) = subnet {
+        if let Ok(direct) = &network
+            && let Some(subnet) = direct.config().subnet
+        {
             let zone = Zone {
                 name: record.name.to_ascii_lowercase(),
                 gateway: record.gateway.unwrap_or(subnet.gateway()),
                 subnet,
-                v6: None,
+                v6: direct.config().v6.as_ref().map(|v6| Zone6 {
+                    gateway: v6.gateway,
+                    subnet: v6.subnet,
+                }),
                 internal: record.internal,
             };
             self.names.zones().set(&record.id, zone);

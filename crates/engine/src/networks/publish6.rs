@@ -149,6 +149,11 @@ impl Engine {
         let (Some(place), false) = (places.get_mut(chosen), wishes.is_empty()) else {
             return Ok(());
         };
+        let own = self.own_networks.get(&place.network);
+        if own.is_some_and(|own| own.direct.is_some()) {
+            // On a wire that is not ours it has its own ports.
+            return Ok(());
+        }
         let ports = self.publish6_at(joins, place, &wishes, &four)?;
         if let Some(v6) = &mut place.endpoint.v6 {
             v6.ports = ports;

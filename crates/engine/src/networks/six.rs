@@ -214,8 +214,16 @@ impl Engine {
         let Some(address) = join.address6 else {
             return Ok(());
         };
-        let info = self.on_network(join, |network, _| network.info6())?;
-        if info.is_some_and(|info| info.subnet.contains(address)) {
+        let own = self.own_networks.get(&join.network);
+        let direct = own.as_ref().map(|own| own.direct()).transpose()?.flatten();
+        let subnet = match direct {
+            Some(direct) => direct.config().v6.as_ref().map(|v6| v6.subnet),
+            None => {
+                let info = self.on_network(join, |network, _| network.info6())?;
+                info.map(|info| info.subnet)
+            }
+        };
+        if subnet.is_some_and(|subnet| subnet.contains(address)) {
             Ok(())
         } else {
             Err(Error::invalid(format!(

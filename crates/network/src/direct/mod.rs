@@ -10,15 +10,18 @@
 //! server. What a container's interface leaves behind goes with its namespace.
 
 mod parent;
+mod six;
 mod upper;
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::addr::{AddressError, AddressPool};
+use crate::addr6::AddressPool6;
 use crate::config::AttachError;
+use crate::config6::Config6;
 use crate::endpoint::EndpointError;
 use crate::netlink::NetlinkError;
 use crate::plug::Plug;
@@ -62,6 +65,8 @@ pub struct DirectConfig {
     pub range: Option<Subnet>,
     /// Addresses that no container is given.
     pub reserved: Vec<Ipv4Addr>,
+    /// Its IPv6 half.
+    pub v6: Option<Config6>,
     /// Largest packet in bytes; `None` takes the parent's.
     pub mtu: Option<u32>,
 }
@@ -86,6 +91,8 @@ struct Members {
     addresses: Option<AddressPool>,
     /// Who is there: the mark, and the address if there is one.
     places: HashMap<String, Option<Ipv4Addr>>,
+    addresses6: Option<AddressPool6>,
+    places6: HashMap<String, Ipv6Addr>,
     joining: usize,
     closed: bool,
 }
@@ -105,6 +112,7 @@ impl DirectNetwork {
     /// There is no such parent, the kernel lacks the kind of link, or what was chosen is not in the
     /// subnet.
     pub fn open(config: DirectConfig) -> Result<Self, DirectError> {
+        let addresses6 = six::pool(&config)?;
         parent::prepare(&config)?;
         let addresses = match config.subnet {
             None => None,
@@ -122,6 +130,8 @@ impl DirectNetwork {
             members: Mutex::new(Members {
                 addresses,
                 places: HashMap::new(),
+                addresses6,
+                places6: HashMap::new(),
                 joining: 0,
                 closed: false,
             }),
@@ -328,6 +338,7 @@ impl DirectNetwork {
 
     /// Gives a place back whose interface goes with its namespace. That nobody has it is no error.
     pub fn release(&self, mark: &str) {
+        self.leave6(mark);
         let mut members = self.members();
         if let Some(Some(address)) = members.places.remove(mark)
             && let Some(pool) = &mut members.addresses

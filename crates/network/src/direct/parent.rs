@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 
 use crate::addr::AddressError;
+use crate::addr6::Address6Error;
 use crate::netlink::NetlinkError;
 use crate::route::{Link, Route};
 use crate::types::{MacAddress, Subnet};
+use crate::types6::Subnet6;
 
 use super::upper::{self, Upper};
 use super::{DirectConfig, Wire};
@@ -47,6 +49,24 @@ pub enum DirectError {
         /// The subnet.
         subnet: Subnet,
     },
+    /// Something is not in the IPv6 subnet.
+    #[error("{what} {address} is not usable in {subnet}")]
+    Outside6 {
+        /// Which.
+        what: &'static str,
+        /// The address.
+        address: String,
+        /// The subnet.
+        subnet: Subnet6,
+    },
+    /// The IPv6 subnet cannot be used.
+    #[error("choose an IPv6 subnet")]
+    Subnet6(#[source] Address6Error),
+    /// The parent would route for IPv6 addresses.
+    #[error(
+        "networks of ipvlan's modes l3 and l3s have no IPv6 addresses here: use mode l2, or leave --ipv6 out"
+    )]
+    Unroutable,
     /// The subnet cannot be used.
     #[error("choose a subnet")]
     Subnet(#[source] AddressError),
