@@ -13,7 +13,7 @@ use crate::core::Publisher;
 use crate::elements::{Change, Entry};
 use crate::fault::{Fault, Part};
 use crate::netlink::{NetlinkError, Socket};
-use crate::nft::{self, NFPROTO_INET, NFPROTO_IPV4, Transaction};
+use crate::nft::{self, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6, Transaction};
 use crate::ports::PortTable;
 use crate::route::{Route, WayBack};
 use crate::table;
@@ -267,8 +267,8 @@ impl Firewall {
         let way = way.transpose()?;
         let second = admission::second_table(&self.name);
         let mut transaction = Transaction::new(family, &self.name);
-        for table in &old {
-            transaction.delete_table_of(NFPROTO_IPV4, table);
+        for (family, table) in &old {
+            transaction.delete_table_of(*family, table);
         }
         // Made first, so that it is there to be deleted.
         transaction.ensure_table();
@@ -283,22 +283,37 @@ impl Firewall {
         if let Some((out, way)) = &way {
             transaction.turn_to(NFPROTO_IPV4, &second);
             transaction.ensure_table();
-            admission::write_copies(&mut transaction, *out, &way.back);
+            admission::write_copies(&mut transaction, NFPROTO_IPV4, *out, &way.back);
         }
-        transaction.commit(state.socket()?)
+        transaction.commit(state.socket()?)?;
+        if let (Some((out, way)), NFPROTO_INET) = (&way, family) {
+            let mut transaction = Transaction::new(NFPROTO_IPV6, &second);
+            transaction.ensure_table();
+            admission::write_copies(&mut transaction, NFPROTO_IPV6, *out, &way.back);
+            // A kernel that cannot copy packets of IPv6 keeps its ports closed.
+            transaction.commit(state.socket()?).ok();
+        }
+        Ok(())
     }
 
     /// The tables by which an older version served each network, and the second one.
-    fn old_tables(&self, state: &mut State) -> Result<Vec<String>, NetlinkError> {
+    fn old_tables(&self, state: &mut State) -> Result<Vec<(u8, String)>, NetlinkError> {
+        let second = admission::second_table(&self.name);
         let tables = nft::tables(state.socket()?, NFPROTO_IPV4)?;
         let ours = |table: &String| {
             *table == self.name
-                || *table == admission::second_table(&self.name)
+                || *table == second
                 || table
                     .strip_prefix("hull-")
                     .is_some_and(|bridge| state.bridges.contains(bridge))
         };
-        Ok(tables.into_iter().filter(ours).collect())
+        let four = tables.into_iter().filter(ours);
+        let mut all: Vec<_> = four.map(|table| (NFPROTO_IPV4, table)).collect();
+        // None where there is no IPv6.
+        let six = nft::tables(state.socket()?, NFPROTO_IPV6).unwrap_or_default();
+        let six = six.into_iter().filter(|table| *table == second);
+        all.extend(six.map(|table| (NFPROTO_IPV6, table)));
+        Ok(all)
     }
 
     fn delete(&self, state: &mut State) -> Result<(), NetlinkError> {
@@ -310,9 +325,15 @@ impl Firewall {
         transaction.delete_table();
         let second = admission::second_table(&self.name);
         if state.way_back.is_some() {
-            transaction.turn_to(NFPROTO_IPV4, &second);
-            transaction.ensure_table();
-            transaction.delete_table();
+            let families = [NFPROTO_IPV4, NFPROTO_IPV6];
+            for of in families
+                .into_iter()
+                .take(if family == NFPROTO_INET { 2 } else { 1 })
+            {
+                transaction.turn_to(of, &second);
+                transaction.ensure_table();
+                transaction.delete_table();
+            }
         }
         transaction.commit(state.socket()?)?;
         state.stage = Stage::Absent;

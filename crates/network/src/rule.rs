@@ -1,6 +1,6 @@
 //! The steps of a rule of nf_tables, and the kernel's expressions that they stand for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 mod six;
 
@@ -111,7 +111,7 @@ pub(crate) enum Step<'a> {
     /// The destination is in a map of published ports.
     IsPublished(Target, &'a str),
     /// Sends a copy of the packet to the address by the interface of this number.
-    SendCopy(Ipv4Addr, u32),
+    SendCopy(IpAddr, u32),
     /// The flow's destination was rewritten.
     DestinationWasRewritten,
     /// The flow's destination was not rewritten.
@@ -389,11 +389,20 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             look_up(list, map);
         }
         Step::SendCopy(address, interface) => {
-            immediate(list, REG_A, &address.octets());
-            immediate(list, REG_B, &interface.to_ne_bytes());
+            let device = match address {
+                IpAddr::V4(four) => {
+                    immediate(list, REG_A, &four.octets());
+                    REG_B
+                }
+                IpAddr::V6(six) => {
+                    immediate(list, REG_A, &six.octets());
+                    REG_AFTER_NAME
+                }
+            };
+            immediate(list, device, &interface.to_ne_bytes());
             expression(list, "dup", |b| {
                 b.be32(NFTA_DUP_SREG_ADDR, REG_A)
-                    .be32(NFTA_DUP_SREG_DEV, REG_B);
+                    .be32(NFTA_DUP_SREG_DEV, device);
             });
         }
         Step::DestinationWasRewritten => {

@@ -181,7 +181,7 @@ pub(crate) fn write(t: &mut Transaction<'_>, back: Option<&str>) {
     forward(t);
     sources(t);
     if t.is_for_both() {
-        table6::write(t, back.is_none());
+        table6::write(t, back);
     }
 }
 

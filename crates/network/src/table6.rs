@@ -17,7 +17,7 @@ use std::net::Ipv6Addr;
 
 use hull_model::spec::{Protocol, PublishedPort6};
 
-use crate::admission::number;
+use crate::admission::{MARK, number};
 use crate::config::Policy;
 use crate::elements::{Entry, Kind, Part, Set, bytes};
 use crate::nft::{NFPROTO_IPV6, Transaction};
@@ -194,9 +194,9 @@ fn of_port(forward: &Forward6) -> Vec<(&'static str, Entry)> {
     entries.map(|entry| (set.name, entry)).collect()
 }
 
-/// Writes the chain and the rules into a table that has those of [`crate::table`]. Unless `open`,
-/// published ports are the host's alone: its rules for input are not asked for IPv6.
-pub(crate) fn write(t: &mut Transaction<'_>, open: bool) {
+/// Writes the chain and the rules into a table that has those of [`crate::table`]. With a way `back`,
+/// published ports obey the host's rules for input ([`crate::admission`]).
+pub(crate) fn write(t: &mut Transaction<'_>, back: Option<&str>) {
     let v6 = Step::Family(NFPROTO_IPV6);
     for protocol in [Protocol::Udp, Protocol::Tcp] {
         t.rule(
@@ -210,9 +210,23 @@ pub(crate) fn write(t: &mut Transaction<'_>, open: bool) {
         );
     }
     t.plain_chain("published6");
-    let chains = ["output", "prerouting"];
-    for chain in chains.into_iter().take(if open { 2 } else { 1 }) {
-        t.rule(chain, &[v6, Step::Jump("published6")]);
+    let published = Step::Jump("published6");
+    t.rule("output", &[v6, published]);
+    match back {
+        Some(back) => t.rule("prerouting", &[v6, Step::InputIs(back), published]),
+        None => t.rule("prerouting", &[v6, published]),
+    }
+    for map in PORTS.iter().chain(&RANGES).filter(|_| back.is_some()) {
+        let steps = [
+            v6,
+            Step::Protocol(number(map.0)),
+            Step::InputIsNot(back.unwrap_or_default()),
+            Step::New,
+            Step::DestinationIsLocal,
+            Step::V6(Step6::IsPublished(map.1, map.2.name)),
+            Step::Mark(MARK),
+        ];
+        t.rule("admission", &steps);
     }
     let steps = |map: &Map, last| {
         let protocol = Step::Protocol(number(map.0));

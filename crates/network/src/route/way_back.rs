@@ -10,9 +10,11 @@ use std::net::Ipv4Addr;
 
 use super::{
     IFA_ADDRESS, IFA_LOCAL, IFADDRMSG_LEN, IFF_UP, IFLA_ADDRESS, IFLA_IFNAME, IFLA_INFO_DATA,
-    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RTM_NEWADDR, RTM_NEWLINK, Route, VETH_INFO_PEER,
-    link_header, without_ipv6,
+    IFLA_INFO_KIND, IFLA_LINKINFO, IFLA_MTU, RT_SCOPE_LINK, RT_TABLE_MAIN, RTA_DST, RTA_OIF,
+    RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE, RTMSG_LEN, RTN_UNICAST, RTPROT_BOOT, Route,
+    VETH_INFO_PEER, link_header, without_ipv6,
 };
+use crate::admission::NEIGHBOUR6;
 use crate::host;
 use crate::netlink::{Batch, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkError};
 
@@ -25,6 +27,7 @@ const MTU: u32 = 65_535;
 /// come in (rp_filter). This one means nothing.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 253);
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const RT_SCOPE_HOST: u8 = 254;
 
 /// The names of the two ends.
@@ -121,6 +124,24 @@ impl WayBack {
         let results = route.socket.exchange(&mut batch)?;
         // A kernel without IPv6 refuses the first two.
         results.into_iter().skip(2).collect::<Result<(), _>>()?;
+        let mut header = [0; RTMSG_LEN];
+        header[0] = AF_INET6;
+        header[1] = 128;
+        header[4] = RT_TABLE_MAIN;
+        header[5] = RTPROT_BOOT;
+        header[6] = RT_SCOPE_LINK;
+        header[7] = RTN_UNICAST;
+        let mut batch = Batch::new();
+        batch
+            .request(
+                RTM_NEWROUTE,
+                NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
+                &header,
+            )
+            .attr(RTA_DST, &NEIGHBOUR6.octets())
+            .u32(RTA_OIF, out);
+        // IPv6 does not guess what lies on a link; without this its ports stay closed.
+        route.socket.execute(&mut batch).ok();
         Ok(out)
     }
 

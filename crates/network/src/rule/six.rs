@@ -24,6 +24,8 @@ pub(crate) enum Step6<'a> {
     RewriteDestination(Target, &'a str),
     /// As [`Step6::RewriteDestination`] of a range: the map has what shifts the port.
     ShiftDestination(Target, &'a str),
+    /// The destination is in a map of published ports.
+    IsPublished(Target, &'a str),
     /// As [`Step6::RewriteDestination`], by the interface of input and the destination address.
     RewriteByInterface(&'a str),
 }
@@ -44,6 +46,10 @@ pub(super) fn write(list: &mut Batch, step: Step6<'_>) {
             load(list, target);
             look_up(list, map);
             nat(list, false);
+        }
+        Step6::IsPublished(target, map) => {
+            load(list, target);
+            look_up(list, map);
         }
         Step6::ShiftDestination(target, map) => {
             load(list, target);
