@@ -262,7 +262,6 @@ impl Network {
             host.set_hairpin(&made.host_veth).ok();
         }
         if let Some(address6) = self.address6_of(address) {
-            self.leave6(address);
             let given = self.plug6(
                 address,
                 plug.netns,

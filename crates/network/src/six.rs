@@ -92,6 +92,12 @@ fn set_up(network: &NetworkConfig, config: &Config6) -> Result<Vec<String>, Open
         });
     }
     let mut warnings = Vec::new();
+    if host6::bridged_packets_are_filtered() {
+        warnings.push(format!(
+            "ports published by containers on {bridge} are not reachable by ::1: bridged packets \
+             pass the firewall (net.bridge.bridge-nf-call-ip6tables)"
+        ));
+    }
     let mut route = Route::open().map_err(kernel("open a socket"))?;
     let link = route.link(bridge).map_err(kernel("find the link"))?;
     let index = link.map_or(0, |link| link.index);
@@ -208,9 +214,12 @@ impl Network {
                 None => Ok(None),
             };
         };
-        let address = {
+        let (address, is_new) = {
             let mut members = six.members();
+            let known = members.given.get(&key).copied();
             let address = match wanted {
+                // Its interface was lost, and has been made anew.
+                Some(address) if known == wanted => address,
                 Some(address) => {
                     members.pool.reserve(address)?;
                     address
@@ -218,7 +227,7 @@ impl Network {
                 None => members.pool.allocate()?,
             };
             members.given.insert(key, address);
-            address
+            (address, known != Some(address))
         };
         let failed = |step| move |source| EndpointError::Link { step, source };
         let set = || {
@@ -236,7 +245,9 @@ impl Network {
         match set() {
             Ok(()) => Ok(Some(six.place(address))),
             Err(error) => {
-                self.leave6(key);
+                if is_new {
+                    self.leave6(key);
+                }
                 Err(error.into())
             }
         }

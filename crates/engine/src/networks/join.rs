@@ -380,7 +380,7 @@ impl Engine {
         let place_of = |join: &&Join| places.iter().find(|p| p.network == join.network);
         six::lead_out6(netns, leading.iter().filter_map(place_of))?;
         let has_ipv4 = |join: &&&Join| {
-            place_of(*join).is_some_and(|place| !six::is_number(place.endpoint.address))
+            place_of(join).is_some_and(|place| !six::is_number(place.endpoint.address))
         };
         let Some(join) = leading.iter().find(has_ipv4).copied() else {
             if !leading.is_empty() {
