@@ -104,6 +104,17 @@ pub fn load_or_compile(dir: &Path, source: Source<'_>, env: &Env) -> Result<Cach
     Ok(Cached { program, origin })
 }
 
+/// Name and content of the file in which [`load_or_compile`] keeps a program: for who fills a folder
+/// ahead.
+///
+/// # Errors
+/// As [`compile`].
+pub fn file(source: Source<'_>, env: &Env) -> Result<(String, Vec<u8>), LoadError> {
+    let key = key(source, env);
+    let program = compile(source, env)?;
+    Ok((file_name(&key), encode(&key, &program)))
+}
+
 /// Digest of all that decides the program.
 fn key(source: Source<'_>, env: &Env) -> [u8; DIGEST_BYTES] {
     let mut hash = Sha256::new();

@@ -11,6 +11,7 @@
 //! makes the agent panic. If the channel is gone the guest goes.
 
 mod channel;
+mod filter;
 mod network;
 mod output;
 mod power;
@@ -22,6 +23,7 @@ mod session;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 
 use hull_sys::signal::{self, SignalSet};
@@ -82,6 +84,7 @@ fn rule(started_ns: u64) -> Result<(), Trouble> {
         hard: OPEN_FILES,
     };
     let _ = rlimit::set(rlimit::from_name("nofile").unwrap_or_default(), files);
+    filter::provide(Path::new(server::SECCOMP_CACHE));
     let channel = channel::open()?;
     let mut server = Server::new(channel, signals, started_ns)?;
     let end = server.run()?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hull_model::ErrorKind;
@@ -33,8 +32,8 @@ const END_LIMIT: Duration = Duration::from_secs(5);
 /// How long nobody may be there at the other end in the beginning.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 const CONNECT_PAUSE: Duration = Duration::from_millis(1);
-/// Where compiled filters are kept unless a plan says otherwise.
-const SECCOMP_CACHE: &str = "/run/hull-seccomp";
+/// Where compiled filters are kept: a plan's folder is one of the host's.
+pub(super) const SECCOMP_CACHE: &str = "/run/hull-seccomp";
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -65,7 +64,6 @@ pub(super) struct Server {
     buffer: Vec<u8>,
     container: Container,
     sessions: BTreeMap<u32, Session>,
-    seccomp_cache: PathBuf,
     prepared: bool,
     launched: bool,
     /// The peer was there.
@@ -113,7 +111,6 @@ impl Server {
             buffer: vec![0; BUFFER],
             container,
             sessions: BTreeMap::new(),
-            seccomp_cache: PathBuf::from(SECCOMP_CACHE),
             prepared: false,
             launched: false,
             connected: false,
@@ -371,10 +368,7 @@ impl Server {
             plan.namespaces.net = Namespace::Fd(descriptors.len());
             descriptors.push(own);
         }
-        if plan.seccomp_cache.as_os_str().is_empty() {
-            plan.seccomp_cache.clone_from(&self.seccomp_cache);
-        }
-        self.seccomp_cache.clone_from(&plan.seccomp_cache);
+        plan.seccomp_cache = SECCOMP_CACHE.into();
         let launched = self
             .container
             .launch(&plan, descriptors, stdio(launch.stdio));
@@ -404,7 +398,7 @@ impl Server {
             process: exec.process,
             privileged: exec.privileged,
             seccomp_cache: if exec.seccomp_cache.as_os_str().is_empty() {
-                self.seccomp_cache.clone()
+                SECCOMP_CACHE.into()
             } else {
                 exec.seccomp_cache
             },

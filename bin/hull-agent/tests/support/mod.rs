@@ -255,12 +255,30 @@ impl Peer {
 pub const BOTH: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
 pub const CONNECTED: GuestStdio = GuestStdio::Connected { stdin: true };
 
+/// What containers have.
+const CAPABILITIES: [&str; 14] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+
 pub fn process(args: &[&str]) -> ProcessPlan {
     ProcessPlan {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: vec!["PATH=/bin".to_owned()],
         cwd: "/".to_owned(),
-        capabilities: vec!["CHOWN".into(), "KILL".into(), "SETUID".into()],
+        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         ..ProcessPlan::default()
     }
 }

@@ -214,7 +214,7 @@ pub enum GuestStdio {
 #[serde(default)]
 pub struct GuestLaunch {
     /// What to execute: paths are the guest's, and no descriptor is named. A network namespace
-    /// that is the host's means the guest's.
+    /// that is the host's means the guest's. Compiled filters are kept where the agent keeps them.
     pub plan: LaunchPlan,
     /// Its streams.
     pub stdio: GuestStdio,
@@ -232,7 +232,7 @@ pub struct GuestExec {
     pub stdio: GuestStdio,
     /// Every capability and no filter.
     pub privileged: bool,
-    /// Folder of the guest in which compiled seccomp programs are kept; empty is the launch's.
+    /// Folder of the guest in which compiled seccomp programs are kept; empty is the agent's own.
     pub seccomp_cache: PathBuf,
 }
 
