@@ -1,6 +1,7 @@
 //! `hull kernel`: what may be installed, what is refused, what is the default.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use hull_testkit::kernel::{elf, tiny};
@@ -54,6 +55,19 @@ fn kernel_from_file_folder_archive_and_stdin_is_listed_chosen_and_removed() {
     .expect("write");
     fs::write(folder.join("other"), "not ours").expect("write");
     assert_eq!(install(&daemon, &[], &folder).ok(), "6.1.2-hull");
+
+    // A plain kernel in a folder, with a hole as linkers leave them.
+    let holed = daemon.scratch().join("holed");
+    fs::create_dir(&holed).expect("make a folder");
+    fs::write(holed.join("vmlinux"), tiny("6.1.0-hull")).expect("write");
+    File::options()
+        .write(true)
+        .open(holed.join("vmlinux"))
+        .and_then(|file| file.write_all_at(b"end", 1 << 20))
+        .expect("write");
+    let args = ["--name", "holed"];
+    assert_eq!(install(&daemon, &args, &holed).ok(), "holed");
+    daemon.ok(["kernel", "rm", "holed"]);
 
     let archive = daemon.scratch().join("kernel.tar");
     Run::new("tar")

@@ -139,7 +139,9 @@ impl Receiver<'_> {
             let mut entry = entry.map_err(wrong)?;
             let path = entry.path_bytes().into_owned();
             let name = path.strip_prefix(b"./").unwrap_or(&path);
-            let file = entry.header().entry_type().is_file();
+            let kind = entry.header().entry_type();
+            // A kernel's file has holes, which some writers leave out.
+            let file = kind.is_file() || kind.is_gnu_sparse();
             match name {
                 b"vmlinux" if file && kernel.is_none() => kernel = Some(self.kernel(&mut entry)?),
                 b"vmlinux.zst" if file && kernel.is_none() => {

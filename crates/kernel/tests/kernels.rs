@@ -69,6 +69,24 @@ fn install_plain_compressed_and_packed_give_the_same_kernel() {
 }
 
 #[test]
+fn install_archive_with_holes_gives_the_whole_file() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut whole = tiny("6.1.0");
+    whole.resize(1 << 20, 0);
+    whole.extend([7; 4096]);
+    let path = tmp.path().join("vmlinux");
+    fs::write(&path, &whole[..4096]).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], 1 << 20).unwrap();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_path_with_name(&path, "vmlinux").unwrap();
+    let packed = archive.into_inner().unwrap();
+    assert!(packed.len() < whole.len(), "the file system has no holes");
+    let kernel = install(&Kernels::at(&tmp.path().join("kernels")), &packed).unwrap();
+    assert_eq!(fs::read(kernel.path).unwrap(), whole);
+}
+
+#[test]
 fn install_what_is_no_kernel_says_why_and_leaves_nothing() {
     let tmp = tempfile::tempdir().unwrap();
     let kernels = Kernels::at(tmp.path());

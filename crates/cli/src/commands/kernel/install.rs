@@ -80,6 +80,7 @@ fn packed(dir: &Path) -> Result<RequestBody, CliError> {
         .spawn(move || {
             let mut archive = tar::Builder::new(Sink(&sender));
             archive.mode(tar::HeaderMode::Deterministic);
+            archive.sparse(false);
             let sent = members
                 .iter()
                 .try_for_each(|name| archive.append_path_with_name(dir.join(name), name));
