@@ -61,6 +61,10 @@ fn link_on_the_default_network_is_in_hosts_and_environment_and_follows_a_restart
     );
     assert!(world.reaches("web", "my-db"));
 
+    world.ok(["rm", "--link", "/web/my-db"]);
+    assert!(!hosts().contains("my-db"));
+    world.hull(["rm", "--link", "web/my-db"]).fails_saying(1, "is no link");
+
     let wrong = |args: &[&str], code: i32, reason: &str| {
         let start = ["run", "--rm"];
         let whole = start.iter().chain(args).chain(&["busybox", "true"]);

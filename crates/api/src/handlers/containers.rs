@@ -150,9 +150,8 @@ pub(crate) async fn top(State(engine): Eng, Path(name): Path<String>, uri: Uri) 
 pub(crate) async fn remove(State(engine): Eng, Path(name): Path<String>, uri: Uri) -> ApiResult {
     let params = Params::of(&uri);
     if params.flag("link") {
-        return Err(ApiError::not_implemented(
-            "links are not supported by this version of Hull",
-        ));
+        engine.remove_link(&name).await?;
+        return body::no_content();
     }
     let options = RemoveOptions {
         force: params.flag("force"),

@@ -141,6 +141,31 @@ impl Engine {
         Ok(variables.collect())
     }
 
+    /// Takes a link away, by its own name `CONTAINER/ALIAS`: the container forgets the other's name,
+    /// and learns no more of it.
+    ///
+    /// # Errors
+    /// `NotFound` for the container, `InvalidArgument` if it has no such link.
+    pub async fn remove_link(&self, name: &str) -> Result<()> {
+        let wrong = || Error::invalid(format!("cannot remove, {name} is no link"));
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        let (container, alias) = bare.rsplit_once('/').ok_or_else(wrong)?;
+        let container = self.containers.find(container)?;
+        let _op = container.op.lock().await;
+        let mut record = container.record();
+        let before = record.spec.links.len();
+        record.spec.links.retain(|link| link.alias != alias);
+        if record.spec.links.len() == before {
+            return Err(wrong());
+        }
+        self.store(&record)?;
+        container.set(record.clone());
+        if record.state.is_running() {
+            self.rewrite_files(&record);
+        }
+        Ok(())
+    }
+
     /// Tells that a container is at its networks: who links to it learns its address.
     pub(crate) fn settle_links(&self, record: &ContainerRecord) {
         let linked = &self.own_networks.linked;
