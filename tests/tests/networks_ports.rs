@@ -14,6 +14,7 @@ use hull_tests::net::{SERVER, World, read_from};
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 const HOST: &str = "198.19.254.1";
+const HOST_6: &str = "2001:db8:fffe::1";
 
 /// A host with a daemon, and its neighbour; gone when dropped.
 struct Hosts {
@@ -75,6 +76,8 @@ impl Hosts {
             format!("-n {host} link add up0 type veth peer name up0 netns {neighbour}"),
             format!("-n {host} addr add {HOST}/24 dev up0"),
             format!("-n {neighbour} addr add 198.19.254.2/24 dev up0"),
+            format!("-n {host} addr add {HOST_6}/64 dev up0 nodad"),
+            format!("-n {neighbour} addr add 2001:db8:fffe::2/64 dev up0 nodad"),
             format!("-n {host} link set up0 up"),
             format!("-n {neighbour} link set up0 up"),
         ] {
@@ -98,10 +101,21 @@ impl Hosts {
         within(&self.neighbour, || read_from(&format!("{HOST}:{port}")))
     }
 
+    /// As [`Hosts::asks`], by IPv6.
+    fn asks6(&self, port: u16) -> Option<String> {
+        within(&self.neighbour, || read_from(&format!("[{HOST_6}]:{port}")))
+    }
+
     /// Whether the neighbour is served at a port of the host, in the end.
     fn serves(&self, port: u16) -> bool {
         wait_until(Duration::from_secs(10), || {
             self.asks(port).as_deref() == Some("served")
+        })
+    }
+
+    fn serves6(&self, port: u16) -> bool {
+        wait_until(Duration::from_secs(10), || {
+            self.asks6(port).as_deref() == Some("served")
         })
     }
 
@@ -249,6 +263,35 @@ fn port_of_several_networks_and_of_a_binding_address_is_changed_where_it_is() {
 }
 
 #[test]
+fn port_of_both_versions_of_ip_comes_and_goes_as_one() {
+    let hosts = Hosts::new(&[]);
+    hosts.ok(["network", "create", "--ipv6", "both"]);
+    hosts.server("web", &["--network", "both"]);
+    hosts.ok(["update", "--publish-add", "8080:80", "web"]);
+    let expected = "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080";
+    assert_eq!(hosts.ok(["port", "web"]), expected);
+    assert!(hosts.serves(8080) && hosts.serves6(8080));
+    hosts.ok([
+        "update",
+        "--publish-add",
+        "[::1]:8081:80",
+        "--publish-rm",
+        "8080:80",
+        "web",
+    ]);
+    assert_eq!(hosts.ok(["port", "web"]), "80/tcp -> [::1]:8081");
+    assert_eq!((hosts.asks(8080), hosts.asks6(8080)), (None, None));
+    // A random one has the same number on both.
+    hosts.ok(["update", "--publish-rm", "80", "--publish-add", "80", "web"]);
+    let shown = hosts.ok(["port", "web"]);
+    let numbers: Vec<_> = shown
+        .lines()
+        .filter_map(|line| line.rsplit(':').next())
+        .collect();
+    assert!(numbers.len() == 2 && numbers[0] == numbers[1], "{shown}");
+}
+
+#[test]
 fn range_of_thousands_is_one_rule_and_one_record() {
     let hosts = Hosts::new(&[]);
     let range = "20000-24999:20000-24999";
@@ -348,16 +391,14 @@ fn published_port_obeys_the_hosts_firewall_only_if_asked_to() {
             .ok();
     };
     let hosts = Hosts::new(&["--published-ports-obey-input"]);
-    hosts.server("web", &["-p", "8080:80"]);
-    assert!(hosts.serves(8080));
+    hosts.ok(["network", "create", "--ipv6", "both"]);
+    hosts.server("web", &["--network", "both", "-p", "8080:80"]);
+    assert!(hosts.serves(8080) && hosts.serves6(8080));
     forbid(&hosts);
-    assert_eq!(
-        hosts.asks(8080),
-        None,
-        "the administrator's rule is bypassed"
-    );
+    let asked = (hosts.asks(8080), hosts.asks6(8080));
+    assert_eq!(asked, (None, None), "the administrator's rule is bypassed");
     hosts.on_host("nft flush chain inet filter input").ok();
-    assert!(hosts.serves(8080));
+    assert!(hosts.serves(8080) && hosts.serves6(8080));
     drop(hosts);
 
     let hosts = Hosts::new(&[]);

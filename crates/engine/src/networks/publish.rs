@@ -750,7 +750,8 @@ mod tests {
         spec.exposed_ports = vec![wish(0, 80, 0).container, wish(0, 443, 0).container];
         let published = vec![actual(49_153, 80, 0), actual(49_154, 443, 0)];
         let published = (published, Vec::new());
-        let change = removing(wish(0, 80, 0));
+        let mut change = removing(wish(0, 80, 0));
+        change.remove6 = vec![six(wish(0, 80, 0))];
         let planned = super::plan(&spec, Some(&published), &change).unwrap();
         assert!(!planned.publish_all);
         assert_eq!(planned.four.published, [wish(0, 443, 0)]);
