@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::process::{cargo, host_triple, root, run, target};
 
 /// The targets, as `crates/fuzz-checks` names them.
-const TARGETS: [&str; 16] = [
+const TARGETS: [&str; 17] = [
     "config",
     "process",
     "seccomp",
@@ -22,6 +22,7 @@ const TARGETS: [&str; 16] = [
     "references",
     "challenges",
     "hosts",
+    "egress",
     "credentials",
     "manifests",
     "images",

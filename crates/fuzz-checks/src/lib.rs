@@ -19,7 +19,7 @@ mod texts;
 pub type Check = fn(&[u8]);
 
 /// Each target's name and check.
-pub const TARGETS: [(&str, Check); 16] = [
+pub const TARGETS: [(&str, Check); 17] = [
     ("config", bundle::config),
     ("process", bundle::process),
     ("seccomp", seccomp::check),
@@ -27,6 +27,7 @@ pub const TARGETS: [(&str, Check); 16] = [
     ("references", texts::reference),
     ("challenges", texts::challenge),
     ("hosts", texts::hosts),
+    ("egress", texts::egress),
     ("credentials", texts::credentials),
     ("manifests", documents::manifest),
     ("images", documents::image),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr as _;
 
 use hull_model::Reference;
+use hull_model::egress::{Rule, Target};
 use hull_registry::seams;
 
 /// A reference: what is accepted means the same when it is written and read again.
@@ -33,6 +34,24 @@ pub(crate) fn reference(data: &[u8]) {
     assert!(name.tag.is_some() || name.digest.is_some());
     let tag = name.tag.unwrap_or_default();
     assert!(tag.len() <= 128 && !tag.contains('/') && !tag.starts_with('.'));
+}
+
+/// A rule of an egress policy: what is accepted means the same when it is written and read again.
+pub(crate) fn egress(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(rule) = text.parse::<Rule>() else {
+        return;
+    };
+    let written = rule.to_string();
+    let again = written.parse::<Rule>();
+    assert_eq!(again.as_ref(), Ok(&rule), "{text:?} became {written:?}");
+    // A name is compared with names in lower case.
+    if let Some(name) = rule.name() {
+        let good = |c: char| c.is_ascii_alphanumeric() && !c.is_ascii_uppercase();
+        assert!(name.chars().all(|c| good(c) || "._-".contains(c)), "{name:?}");
+        assert!(rule.names(name) != matches!(rule.target, Target::Below(_)));
+    }
+    assert!(rule.ports.is_none_or(|(low, high)| 0 < low && low <= high));
 }
 
 /// A header: what was understood, written again, is understood the same.

@@ -48,6 +48,19 @@ impl Network {
     /// The address is taken or none is free, the interface exists, or the kernel refuses; nothing
     /// is left then.
     pub fn plug(&self, plug: &Plug<'_>) -> Result<Plugged, AttachError> {
+        self.plug_announced(plug, &|_| ())
+    }
+
+    /// As [`Network::plug`]; `before` hears the name of the host's end before there is such a link,
+    /// and each further one if the kernel has one already.
+    ///
+    /// # Errors
+    /// As [`Network::plug`].
+    pub fn plug_announced(
+        &self,
+        plug: &Plug<'_>,
+        before: &dyn Fn(&str),
+    ) -> Result<Plugged, AttachError> {
         let core = &self.core;
         let address = {
             let mut members = core.members();
@@ -66,6 +79,7 @@ impl Network {
         };
         let names = Mutex::new(Vec::new());
         let outcome = self.plug_at(plug, address, &|name| {
+            before(name);
             core.members().veths.insert(name.to_owned());
             let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
             names.push(name.to_owned());

@@ -8,8 +8,8 @@ use hull_model::egress::{EgressPolicy, InvalidEgress};
 use hull_model::spec::{ContainerSpec, NetworkMode};
 use hull_model::{Error, ErrorKind, Result};
 use hull_network::dns::{Member, Served, Zone};
-use hull_network::{Fault, FaultyPart};
 use hull_network::egress::{Egress, Gates, Guarded, Reach, Side, bridge_address};
+use hull_network::{Fault, FaultyPart};
 use hull_state::{ContainerRecord, Endpoint, Join, Place};
 
 use crate::Engine;
@@ -152,6 +152,17 @@ impl Engine {
         }))
     }
 
+    /// Closes the link that a running container with a policy is about to get; otherwise does
+    /// nothing.
+    pub(super) fn close_egress(&self, record: &ContainerRecord, veth: &str) {
+        let (Some(_), Ok(egress)) = (&record.spec.egress, &self.egress.tables) else {
+            return;
+        };
+        if let Err(error) = egress.close(short(&record.id), veth) {
+            tracing::warn!(%error, container = record.id, "its new link is open until its policy is set");
+        }
+    }
+
     /// Gives a container another policy, at once if it runs; `None` takes its policy away.
     ///
     /// # Errors
@@ -280,7 +291,8 @@ impl Engine {
         let mac = mac.map_err(crate::internal(
             "cannot enforce the container's egress policy",
         ))?;
-        let four = (!endpoint.address.is_unspecified()).then_some(Reach {
+        let number = super::six::is_number(endpoint.address);
+        let four = (!number).then_some(Reach {
             address: IpAddr::V4(endpoint.address),
             prefix: endpoint.prefix,
             gateway: IpAddr::V4(endpoint.gateway),
@@ -290,10 +302,12 @@ impl Engine {
             address: IpAddr::V6(six.address),
             prefix: six.prefix,
             gateway: IpAddr::V6(six.gateway),
-            named: false,
+            // Names are served at one address.
+            named: named && number,
         });
         Ok(Side {
             veth: endpoint.veth.clone(),
+            known_by: endpoint.address,
             mac,
             bridge_mac,
             reach: four.into_iter().chain(six).collect(),

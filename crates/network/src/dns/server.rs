@@ -203,7 +203,11 @@ async fn serve_datagrams(shared: Arc<Shared>, network: Arc<str>, socket: Arc<Udp
 fn known_by(shared: &Shared, network: &str, client: IpAddr) -> Option<Ipv4Addr> {
     match client {
         IpAddr::V4(address) => Some(address),
-        IpAddr::V6(address) => shared.zones.known_by(network, address),
+        // With a policy also before its names are told.
+        IpAddr::V6(address) => {
+            let guarded = shared.gates.known_by(client);
+            guarded.or_else(|| shared.zones.known_by(network, address))
+        }
     }
 }
 

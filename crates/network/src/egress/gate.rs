@@ -2,7 +2,7 @@
 //! that are let out because they were the answer.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -214,23 +214,42 @@ impl Gate {
 
 /// The gates of all containers that have one, by the addresses they ask from.
 #[derive(Debug, Clone, Default)]
-pub struct Gates(Arc<RwLock<HashMap<IpAddr, Arc<Gate>>>>);
+pub struct Gates(Arc<RwLock<HashMap<IpAddr, Asker>>>);
+
+#[derive(Debug)]
+struct Asker {
+    gate: Arc<Gate>,
+    known_by: Ipv4Addr,
+}
 
 impl Gates {
     /// The gate of whoever has this address.
     pub(crate) fn of(&self, client: IpAddr) -> Option<Arc<Gate>> {
         let gates = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        gates.get(&client).cloned()
+        gates.get(&client).map(|asker| Arc::clone(&asker.gate))
     }
 
-    pub(super) fn set(&self, addresses: impl Iterator<Item = IpAddr>, gate: &Arc<Gate>) {
+    /// What the container with this address is known by, if it has a gate.
+    pub(crate) fn known_by(&self, client: IpAddr) -> Option<Ipv4Addr> {
+        let gates = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        gates.get(&client).map(|asker| asker.known_by)
+    }
+
+    pub(super) fn set(
+        &self,
+        addresses: impl Iterator<Item = (IpAddr, Ipv4Addr)>,
+        gate: &Arc<Gate>,
+    ) {
         let mut gates = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        gates.retain(|_, other| other.id != gate.id);
-        gates.extend(addresses.map(|address| (address, Arc::clone(gate))));
+        gates.retain(|_, other| other.gate.id != gate.id);
+        gates.extend(addresses.map(|(address, known_by)| {
+            let gate = Arc::clone(gate);
+            (address, Asker { gate, known_by })
+        }));
     }
 
     pub(super) fn remove(&self, id: &str) {
         let mut gates = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        gates.retain(|_, gate| gate.id != id);
+        gates.retain(|_, asker| asker.gate.id != id);
     }
 }

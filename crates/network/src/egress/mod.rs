@@ -13,10 +13,12 @@
 
 mod gate;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hull_model::egress::EgressPolicy;
@@ -34,6 +36,8 @@ use wire::{BRIDGE, Changes, Field, INET, IPV4, IPV6, Key, Op, Step, interface, o
 const GUARDS: &str = "guards";
 const SOURCES: [(u8, &str, Key); 2] =
     [(IPV4, "sources4", Key::Ipv4), (IPV6, "sources6", Key::Ipv6)];
+/// The chain of interfaces whose container may not use them yet.
+const CLOSED: &str = "closed";
 /// Before everything that looks at bridged frames, the host's own rules for them included.
 const FIRST: i32 = -300;
 /// After flows are found (-200), before destinations are rewritten (-100): what is judged is what
@@ -62,6 +66,8 @@ pub struct Side {
     pub mac: MacAddress,
     /// The bridge's; see [`bridge_address`].
     pub bridge_mac: MacAddress,
+    /// What the name server knows it by: its IPv4 address, or a number in place of one.
+    pub known_by: Ipv4Addr,
     /// Its addresses; other families do not pass.
     pub reach: Vec<Reach>,
 }
@@ -83,6 +89,15 @@ impl Guarded {
         reach.map(|reach| reach.address)
     }
 
+    /// The addresses from which it asks, with what it is known by.
+    fn askers(&self) -> impl Iterator<Item = (IpAddr, Ipv4Addr)> {
+        self.sides.iter().flat_map(|side| {
+            let own = side.reach.iter().map(|reach| reach.address);
+            let all = own.chain([IpAddr::V4(side.known_by)]);
+            all.map(|address| (address, side.known_by))
+        })
+    }
+
     fn guard_chain(&self, index: usize) -> String {
         format!("g{index}-{}", self.id)
     }
@@ -96,6 +111,8 @@ impl Guarded {
 struct Held {
     what: Guarded,
     gate: Arc<Gate>,
+    /// A link that the container is about to get.
+    closed: Option<String>,
 }
 
 /// The policies of a daemon's containers.
@@ -133,8 +150,9 @@ impl Egress {
         for what in live {
             let gate = self.gate(&what);
             gate.take_over()?;
-            self.gates.set(what.addresses(), &gate);
-            held.insert(what.id.clone(), Held { what, gate });
+            self.gates.set(what.askers(), &gate);
+            let closed = None;
+            held.insert(what.id.clone(), Held { what, gate, closed });
         }
         self.rewrite(&held)
     }
@@ -155,17 +173,18 @@ impl Egress {
             begin(&mut changes);
         }
         if let Some(old) = old {
-            take_out(&mut changes, &old.what);
+            take_out(&mut changes, old);
         }
         put_in(&mut changes, &what, &gate);
         let outcome = changes.commit(&mut self.kernel.socket());
         // Flows that its address has had before are not excepted.
         let addresses: Vec<IpAddr> = what.addresses().collect();
         let id = what.id.clone();
-        let new = Held { what, gate };
+        let closed = None;
+        let new = Held { what, gate, closed };
         match outcome {
             Ok(()) => {
-                self.gates.set(new.what.addresses(), &new.gate);
+                self.gates.set(new.what.askers(), &new.gate);
                 held.insert(id, new);
             }
             // Somebody has flushed all tables.
@@ -179,12 +198,38 @@ impl Egress {
                     return Err(error);
                 }
                 if let Some(new) = held.get(&id) {
-                    self.gates.set(new.what.addresses(), &new.gate);
+                    self.gates.set(new.what.askers(), &new.gate);
                 }
             }
             Err(error) => return Err(error),
         }
         conntrack::forget_all_of(&addresses).map(drop)
+    }
+
+    /// Lets nothing pass by a link that a container with a policy is about to get, until
+    /// [`Egress::set`] says what may. The link need not exist; one that was closed before for the
+    /// same container is forgotten.
+    ///
+    /// # Errors
+    /// The container has no policy, the link is another's, or the kernel refuses.
+    pub fn close(&self, id: &str, veth: &str) -> Result<(), NetlinkError> {
+        let mut held = self.held();
+        let one = held.get_mut(id).ok_or(NetlinkError::Refused {
+            index: 0,
+            errno: libc::ENOENT,
+            message: format!("container {id} has no egress policy"),
+        })?;
+        let mut changes = Changes::new(&self.kernel.table);
+        if let Some(former) = &one.closed {
+            changes.delete_keys(BRIDGE, GUARDS, &[interface(former)]);
+        }
+        changes.lead(BRIDGE, GUARDS, &interface(veth), CLOSED);
+        one.closed = Some(veth.to_owned());
+        let outcome = changes.commit(&mut self.kernel.socket());
+        match outcome {
+            Err(error) if error.errno() == Some(libc::ENOENT) => self.rewrite(&held),
+            outcome => outcome,
+        }
     }
 
     /// Forgets a container; that it has no policy is no error.
@@ -203,7 +248,7 @@ impl Egress {
                 changes.delete_table(family);
             }
         } else {
-            take_out(&mut changes, &old.what);
+            take_out(&mut changes, &old);
         }
         let outcome = changes.commit(&mut self.kernel.socket());
         match outcome {
@@ -265,6 +310,9 @@ impl Egress {
             begin(&mut changes);
             for one in held.values() {
                 put_in(&mut changes, &one.what, &one.gate);
+                if let Some(veth) = &one.closed {
+                    changes.lead(BRIDGE, GUARDS, &interface(veth), CLOSED);
+                }
             }
         }
         changes.commit(&mut self.kernel.socket())
@@ -275,6 +323,8 @@ impl Egress {
 fn begin(changes: &mut Changes<'_>) {
     changes.ensure_table(BRIDGE);
     changes.map(BRIDGE, GUARDS, Key::Interface);
+    changes.chain(BRIDGE, CLOSED);
+    changes.rule(BRIDGE, CLOSED, &[Step::Drop]);
     changes.base(BRIDGE, "guard", FIRST);
     let by_input = [Step::Load(Field::Input), Step::Follow(GUARDS.to_owned())];
     changes.rule(BRIDGE, "guard", &by_input);
@@ -331,7 +381,11 @@ fn put_in(changes: &mut Changes<'_>, what: &Guarded, gate: &Gate) {
     }
 }
 
-fn take_out(changes: &mut Changes<'_>, what: &Guarded) {
+fn take_out(changes: &mut Changes<'_>, held: &Held) {
+    let what = &held.what;
+    if let Some(veth) = &held.closed {
+        changes.delete_keys(BRIDGE, GUARDS, &[interface(veth)]);
+    }
     for (index, side) in what.sides.iter().enumerate() {
         changes.delete_keys(BRIDGE, GUARDS, &[interface(&side.veth)]);
         changes.delete_chain(BRIDGE, &what.guard_chain(index));

@@ -357,6 +357,7 @@ mod tests {
             veth: "v".into(),
             mac: crate::MacAddress([2, 0, 0, 0, 0, 1]),
             bridge_mac: crate::MacAddress([2, 0, 0, 0, 0, 2]),
+            known_by: Ipv4Addr::new(10, 0, 0, 2),
             reach: vec![Reach {
                 address: Ipv4Addr::new(10, 0, 0, 2).into(),
                 prefix: 24,
