@@ -11,6 +11,7 @@ pub(crate) mod names;
 mod neighbours;
 mod own;
 pub(crate) mod publish6;
+mod port_plan;
 mod publish;
 pub(crate) mod six;
 mod told;
