@@ -198,6 +198,49 @@ fn machine_runs_a_process_with_streams_exec_signals_and_a_kernel_of_its_own() {
         hull_model::ErrorKind::CommandNotFound
     );
 
+    // A terminal, whose size is set from here.
+    let (mut ours, theirs) = stream_pair();
+    let mut exec = machine.shim.exec("t", "tty; read go; stty size; exit 5");
+    exec.process.tty = true;
+    exec.process.console_size = Some((10, 20));
+    exec.attach = Some(Attach {
+        stdin: true,
+        stderr: false,
+        ..OUTPUT
+    });
+    exec.seccomp_cache = PathBuf::new();
+    started(
+        machine
+            .daemon
+            .call(Request::Exec(Box::new(exec)), &[theirs.as_fd()]),
+    );
+    drop(theirs);
+    let resize = Request::Resize {
+        exec: Some("t".into()),
+        rows: 33,
+        cols: 77,
+    };
+    assert!(matches!(machine.daemon.call(resize, &[]), Reply::Done));
+    ours.write_all(b"go\n").unwrap();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut ours, &mut text).unwrap();
+    assert!(text.contains("/dev/pts/"), "{text}");
+    assert!(text.contains("33 77"), "{text}");
+    assert_eq!(machine.daemon.exec_exited("t"), 5);
+
+    // Its processes, which the host does not see.
+    let Reply::Processes(processes) = machine.daemon.call(Request::Processes, &[]) else {
+        panic!("no processes");
+    };
+    assert!(
+        processes.list.iter().any(|p| p.command.contains("trap")),
+        "{processes:?}"
+    );
+    let Reply::Pids(pids) = machine.daemon.call(Request::Pids, &[]) else {
+        panic!("no ids");
+    };
+    assert_eq!(pids, [pid]);
+
     // The hypervisor is confined.
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
@@ -329,6 +372,17 @@ fn machine_whose_hypervisor_is_killed_ends_with_a_reason() {
         "{reasons:?}"
     );
     machine.gone();
+}
+
+#[test]
+fn machine_of_a_killed_shim_dies_with_it() {
+    let mut machine = Machine::new();
+    let pid = machine.start("echo up; sleep 1000");
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(machine.shim.pid, rustix::process::Signal::KILL).unwrap();
+    until("the hypervisor is gone", || {
+        rustix::process::test_kill_process(pid).is_err()
+    });
 }
 
 #[test]

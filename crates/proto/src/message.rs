@@ -17,6 +17,7 @@ use hull_model::spec::LogConfig;
 use hull_model::{ErrorKind, Resources, Stats};
 use serde::{Deserialize, Serialize};
 
+use crate::guest::Processes;
 use crate::plan::{LaunchPlan, ProcessPlan};
 
 /// A request with the number its reply carries.
@@ -68,6 +69,8 @@ pub enum Request {
     Stats,
     /// List process ids, as the host sees them.
     Pids,
+    /// List the processes of a guest, which the host does not see.
+    Processes,
     /// Say how things are.
     Status,
     /// The exit was recorded: the shim may go.
@@ -162,6 +165,8 @@ pub enum Reply {
     Stats(Box<Stats>),
     /// Process ids.
     Pids(Vec<u32>),
+    /// Processes of a guest.
+    Processes(Box<Processes>),
     /// How things are.
     Status(Status),
     /// It failed; nothing was changed.

@@ -7,6 +7,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hull_model::{Resources, Stats};
+use hull_proto::guest::Processes;
 use hull_proto::{ExecLaunch, Failure, LaunchPlan};
 
 /// Which streams a process gets. A terminal is asked for by the process's plan.
@@ -138,6 +139,17 @@ pub trait Sandbox {
     /// # Errors
     /// If there is no sandbox.
     fn pids(&mut self) -> Result<Vec<u32>, Failure>;
+
+    /// Lists processes that the host does not see.
+    ///
+    /// # Errors
+    /// Where it sees them all, and if there is no sandbox.
+    fn processes(&mut self) -> Result<Processes, Failure> {
+        Err(Failure {
+            kind: hull_model::ErrorKind::NotImplemented,
+            message: "the host sees the processes itself".into(),
+        })
+    }
 
     /// How many processes were killed for want of memory so far.
     fn oom_kills(&mut self) -> u64;

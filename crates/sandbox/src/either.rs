@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use hull_model::{Resources, Stats};
+use hull_proto::guest::Processes;
 use hull_proto::{ExecLaunch, Failure, LaunchPlan};
 
 use crate::container::Container;
@@ -108,6 +109,10 @@ impl Sandbox for Either {
 
     fn pids(&mut self) -> Result<Vec<u32>, Failure> {
         self.chosen_mut().pids()
+    }
+
+    fn processes(&mut self) -> Result<Processes, Failure> {
+        self.chosen_mut().processes()
     }
 
     fn oom_kills(&mut self) -> u64 {

@@ -23,6 +23,7 @@ pub(crate) mod rootfs;
 pub mod start;
 pub mod stop;
 pub mod storage;
+mod top_guest;
 pub mod update;
 mod volumes_from;
 
@@ -68,7 +69,7 @@ impl Engine {
             return Err(error);
         }
         container.set(record.clone());
-        self.announce(&record);
+        self.tell_renamed(&record);
         self.containers.release(&old, &record.id);
         let mut facts = attributes(&record);
         facts.insert("oldName".into(), format!("/{old}"));

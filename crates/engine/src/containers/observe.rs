@@ -93,7 +93,9 @@ impl Engine {
     /// `Conflict` if it does not run; `InvalidArgument` for arguments that hide the process id.
     pub async fn top(&self, key: &str, ps_args: &str) -> Result<Top> {
         let container = self.containers.find(key)?;
-        super::machine::refuse(&container.record(), "top")?;
+        if container.with(|r| r.spec.isolation == hull_model::spec::Isolation::Vm) {
+            return self.top_guest(&container, ps_args).await;
+        }
         let pids = self.pids(&container).await?;
         let args = if ps_args.is_empty() { "-ef" } else { ps_args };
         if args

@@ -211,7 +211,8 @@ impl Args {
             };
             self.pair(
                 "-device",
-                format!("virtio-blk-device,drive=disk{index}{serial}"),
+                // A full disk of the host's is the guest's failed write, not a guest that stands.
+                format!("virtio-blk-device,drive=disk{index},werror=report,rerror=report{serial}"),
             );
         }
         for (index, nic) in machine.nics.iter().enumerate() {

@@ -61,6 +61,11 @@ impl<S: Sandbox> Server<S> {
             Request::Pids => self
                 .running()
                 .and_then(|()| self.sandbox.pids().map(Reply::Pids)),
+            Request::Processes => self.running().and_then(|()| {
+                self.sandbox
+                    .processes()
+                    .map(|processes| Reply::Processes(Box::new(processes)))
+            }),
             Request::Status => Ok(Reply::Status(self.status())),
             Request::Forget => self.forget(),
         };

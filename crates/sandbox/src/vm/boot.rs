@@ -16,7 +16,7 @@ use super::cell::HostCell;
 
 /// What every guest's kernel is told. It says little, since each line costs time; a kernel that
 /// panics, or is told to reboot, ends at once.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 reboot=t rdinit=/init dummy.numdummies=0";
 
 /// A machine that was booted.
 pub(super) struct Booted {

@@ -25,7 +25,7 @@ use hull_container::Host;
 use hull_hypervisor::Size;
 use hull_model::{ErrorKind, Resources, Stats};
 use hull_proto::guest::{
-    FIRST_SESSION, GuestExec, GuestLaunch, GuestReply, GuestRequest, GuestStdio,
+    FIRST_SESSION, GuestExec, GuestLaunch, GuestReply, GuestRequest, GuestStdio, Processes,
 };
 use hull_proto::vm::VmPlan;
 use hull_proto::{ExecLaunch, Failure, LaunchPlan};
@@ -41,6 +41,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(60);
 const FIRST_NUMBER: u32 = 1 << 30;
 /// Bytes of a seed for the guest's random numbers.
 const SEED: usize = 64;
+/// What a guest's kernel and agent need beside the container, bytes.
+const OWN_MEMORY: u64 = 64 << 20;
 const SIGKILL: i32 = 9;
 
 /// A virtual machine, once it is launched.
@@ -321,6 +323,15 @@ impl Sandbox for Vm {
             .apply(&around)
             .map_err(|error| crate::container::failed(&error.into()))?;
         warnings.extend(applied);
+        if let Some(memory) = wanted {
+            let size = Size {
+                memory: Some(memory.saturating_add(OWN_MEMORY).min(live.memory)),
+                processors: None,
+            };
+            if let Err(error) = live.guest().resize(size) {
+                warnings.push(format!("the host gets no memory back: {error}"));
+            }
+        }
         Ok(warnings)
     }
 
@@ -342,6 +353,8 @@ impl Sandbox for Vm {
                 cpu_periods: around.cpu_periods,
                 cpu_throttled_periods: around.cpu_throttled_periods,
                 cpu_throttled_ns: around.cpu_throttled_ns,
+                // Without a limit of its own it has what the machine has.
+                memory_limit: inside.memory_limit.min(live.memory),
                 ..*inside
             }),
             _ => Err(nonsense()),
@@ -351,6 +364,13 @@ impl Sandbox for Vm {
     fn pids(&mut self) -> Result<Vec<u32>, Failure> {
         // The guest's own ids mean other processes on the host.
         self.live().map(|live| vec![live.pid()])
+    }
+
+    fn processes(&mut self) -> Result<Processes, Failure> {
+        match self.awake()?.ask(GuestRequest::Processes)? {
+            GuestReply::Processes(processes) => Ok(processes),
+            _ => Err(nonsense()),
+        }
     }
 
     fn oom_kills(&mut self) -> u64 {
