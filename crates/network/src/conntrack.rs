@@ -4,7 +4,7 @@
 //! sending would for ever reach the old container's address, which may be another's by then, or,
 //! if it began before the port was published, the host itself.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use crate::netlink::{
@@ -27,6 +27,7 @@ const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
@@ -34,13 +35,13 @@ pub(crate) const NFGENMSG_LEN: usize = 4;
 const NESTED: u16 = 0x8000;
 
 /// Ports of an address of the host.
-pub(crate) type HostPorts = (Ipv4Addr, RangeInclusive<u16>);
+pub(crate) type HostPorts = (IpAddr, RangeInclusive<u16>);
 
 /// Which flows: all that are listed, because looking for one costs as much as looking for many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Flows {
     /// Containers that answer UDP flows.
-    pub(crate) answered_by: Vec<Ipv4Addr>,
+    pub(crate) answered_by: Vec<IpAddr>,
     /// The host's own addresses with ports, to which UDP flows go that lead nowhere else.
     pub(crate) to_host: Vec<HostPorts>,
 }
@@ -48,8 +49,8 @@ pub(crate) struct Flows {
 /// One direction of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Tuple {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     protocol: u8,
     destination_port: u16,
 }
@@ -71,7 +72,15 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
     if *flows == Flows::default() {
         return Ok(0);
     }
-    delete(&dump(AF_INET, |message| read_flow(message, flows))?)
+    let to_host = flows.to_host.iter().map(|(address, _)| address);
+    let concerned: Vec<&IpAddr> = flows.answered_by.iter().chain(to_host).collect();
+    let mut found = Vec::new();
+    for (family, six) in [(AF_INET, false), (AF_INET6, true)] {
+        if concerned.iter().any(|address| address.is_ipv6() == six) {
+            found.extend(dump(family, |message| read_flow(message, flows))?);
+        }
+    }
+    delete(&found)
 }
 
 /// Deletes every flow that one of these began or answers.
@@ -143,7 +152,7 @@ fn read_flow(message: Message<'_>, flows: &Flows) -> Option<Handle> {
     }
     let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);
     Some(Handle {
-        family: AF_INET,
+        family: *message.body.first()?,
         tuple: original.to_vec(),
         id,
     })
@@ -154,11 +163,7 @@ fn read_flow_of(message: Message<'_>, addresses: &[IpAddr]) -> Option<Handle> {
     let original = attributes.find(CTA_TUPLE_ORIG)?;
     let source = |tuple: &[u8]| -> Option<IpAddr> {
         let ip = Attributes::new(Attributes::new(tuple).find(CTA_TUPLE_IP)?);
-        if let Some(four) = ip.find(CTA_IP_V4_SRC) {
-            return netlink::ipv4(four).map(IpAddr::V4);
-        }
-        let six: [u8; 16] = ip.find(CTA_IP_V6_SRC)?.try_into().ok()?;
-        Some(IpAddr::from(six))
+        address(&ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC)
     };
     let ends = [source(original), source(attributes.find(CTA_TUPLE_REPLY)?)];
     if !ends.iter().flatten().any(|end| addresses.contains(end)) {
@@ -172,6 +177,15 @@ fn read_flow_of(message: Message<'_>, addresses: &[IpAddr]) -> Option<Handle> {
     })
 }
 
+/// The address that one of these attributes has.
+fn address(ip: &Attributes<'_>, four: u16, six: u16) -> Option<IpAddr> {
+    if let Some(four) = ip.find(four) {
+        return netlink::ipv4(four).map(IpAddr::V4);
+    }
+    let six: [u8; 16] = ip.find(six)?.try_into().ok()?;
+    Some(IpAddr::from(six))
+}
+
 fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
     let tuple = Attributes::new(bytes);
     let ip = Attributes::new(tuple.find(CTA_TUPLE_IP)?);
@@ -180,8 +194,8 @@ fn read_tuple(bytes: &[u8]) -> Option<Tuple> {
         .find(CTA_PROTO_DST_PORT)
         .and_then(|value| Some(u16::from_be_bytes(value.try_into().ok()?)));
     Some(Tuple {
-        source: netlink::ipv4(ip.find(CTA_IP_V4_SRC)?)?,
-        destination: netlink::ipv4(ip.find(CTA_IP_V4_DST)?)?,
+        source: address(&ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC)?,
+        destination: address(&ip, CTA_IP_V4_DST, CTA_IP_V6_DST)?,
         protocol: *protocol.find(CTA_PROTO_NUM)?.first()?,
         // Protocols without ports have none.
         destination_port: port.unwrap_or(0),
@@ -194,8 +208,8 @@ mod tests {
 
     #[test]
     fn flows_to_the_host_exclude_forwarded_and_foreign_ones() {
-        let host = Ipv4Addr::new(198, 51, 100, 1);
-        let client = Ipv4Addr::new(198, 51, 100, 2);
+        let of = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (host, client) = (of("198.51.100.1"), of("198.51.100.2"));
         let tuple = |source, destination, protocol, destination_port| Tuple {
             source,
             destination,
@@ -208,10 +222,10 @@ mod tests {
         };
         let to_host = tuple(client, host, UDP, 53);
         assert!(flows.include(to_host, tuple(host, client, UDP, 4000)));
-        let rewritten = tuple(Ipv4Addr::new(172, 17, 0, 2), client, UDP, 4000);
+        let rewritten = tuple(of("172.17.0.2"), client, UDP, 4000);
         assert!(!flows.include(to_host, rewritten));
         assert!(!flows.include(tuple(client, host, 6, 53), tuple(host, client, 6, 4000)));
-        let elsewhere = Ipv4Addr::new(9, 9, 9, 9);
+        let elsewhere = of("9.9.9.9");
         let outgoing = tuple(host, elsewhere, UDP, 53);
         assert!(!flows.include(outgoing, tuple(elsewhere, host, UDP, 4000)));
     }

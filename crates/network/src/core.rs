@@ -2,7 +2,7 @@
 //! made.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addr::AddressPool;
@@ -12,7 +12,6 @@ use crate::endpoint::{Endpoint, Factory};
 use crate::pool::Work;
 use crate::ports::PortTable;
 use crate::route::Route;
-use crate::types::Subnet;
 
 /// Addresses and names in use.
 #[derive(Debug)]
@@ -85,7 +84,7 @@ pub(crate) enum Job {
     /// Deletes a link if the kernel has not done so yet.
     DeleteLink(String),
     /// Forgets the flows that a container answers.
-    ForgetFlows(Ipv4Addr),
+    ForgetFlows(IpAddr),
     /// Forgets UDP flows to the host at ports that now lead to a container; an unspecified address
     /// is every one of the host's.
     ForgetUdpToHost(Vec<HostPorts>),
@@ -110,7 +109,11 @@ impl Work for Arc<Core> {
                 }
                 Job::ForgetFlows(address) => flows.answered_by.push(address),
                 Job::ForgetUdpToHost(ports) => {
-                    let addresses = route.addresses().unwrap_or_default();
+                    let four = route.addresses().unwrap_or_default();
+                    let six = route.addresses6().unwrap_or_default();
+                    let four = four.into_iter().map(|(.., own)| IpAddr::from(own));
+                    let six = six.into_iter().map(|(.., own)| IpAddr::from(own));
+                    let addresses: Vec<IpAddr> = four.chain(six).collect();
                     flows.to_host.extend(expand(&ports, &addresses));
                 }
             }
@@ -119,15 +122,17 @@ impl Work for Arc<Core> {
     }
 }
 
-/// Replaces the unspecified address by each of the host's.
+/// Replaces the unspecified address by each of the host's of its version.
 fn expand(
     ports: &[HostPorts],
-    addresses: &[(u32, Subnet, Ipv4Addr)],
+    addresses: &[IpAddr],
 ) -> Vec<HostPorts> {
     let mut targets = Vec::new();
     for (address, span) in ports {
         if address.is_unspecified() {
-            targets.extend(addresses.iter().map(|(.., own)| (*own, span.clone())));
+            let same = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
+            let own = addresses.iter().filter(same);
+            targets.extend(own.map(|own| (*own, span.clone())));
         } else {
             targets.push((*address, span.clone()));
         }

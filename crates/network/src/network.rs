@@ -27,7 +27,7 @@ const LINK_GRACE: Duration = Duration::from_secs(2);
 
 /// The kernel's table of flows is walked as a whole, milliseconds of work: changes that come
 /// together share one walk.
-const FLOW_DELAY: Duration = Duration::from_millis(20);
+pub(crate) const FLOW_DELAY: Duration = Duration::from_millis(20);
 
 /// An open network. Dropping it ends the background thread and the ready endpoints; bridge, table
 /// and attached containers stay, to be found again by the next [`Network::open`].
@@ -134,7 +134,7 @@ impl Network {
         let udp: Vec<_> = published
             .iter()
             .filter(|port| is_udp(port))
-            .map(|port| (port.host_ip, port.host_port..=port.host_port_end()))
+            .map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end()))
             .collect();
         if !udp.is_empty() {
             self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
@@ -168,7 +168,7 @@ impl Network {
         }
         let outcome = self.change(Change::removing(table::of_ports(&forwards)));
         if forwards.iter().any(|forward| is_udp(&forward.port)) {
-            self.pool.defer(FLOW_DELAY, Job::ForgetFlows(address));
+            self.pool.defer(FLOW_DELAY, Job::ForgetFlows(address.into()));
         }
         outcome.map_err(|source| PublishError::Kernel {
             table: self.config.firewall.name().to_owned(),

@@ -5,11 +5,12 @@
 
 use std::net::Ipv4Addr;
 
-use hull_model::spec::{PublishSpec6, PublishedPort6};
+use hull_model::spec::{Protocol, PublishSpec6, PublishedPort6};
 
 use crate::config::PublishError;
+use crate::core::Job;
 use crate::elements::{Change, Entry};
-use crate::network::Network;
+use crate::network::{FLOW_DELAY, Network};
 use crate::route::Route;
 use crate::six::Six;
 use crate::table6::{self, Forward6};
@@ -56,11 +57,22 @@ impl Network {
             });
         }
         drop(publisher);
-        // As with IPv4: only a container that calls itself through the host needs it.
-        if let Ok(mut route) = Route::open() {
-            route.set_hairpin(&veth).ok();
-        }
+        self.settle_published6(&veth, &published);
         Ok(published)
+    }
+
+    /// As [`Network::settle_published`].
+    pub(crate) fn settle_published6(&self, veth: &str, published: &[PublishedPort6]) {
+        let udp = published.iter().filter(|port| is_udp(port));
+        let udp: Vec<_> = udp
+            .map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end()))
+            .collect();
+        if !udp.is_empty() {
+            self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
+        }
+        if let Ok(mut route) = Route::open() {
+            route.set_hairpin(veth).ok();
+        }
     }
 
     /// Takes back what [`Network::publish6`] published of the container at `key`; that there is
@@ -85,9 +97,17 @@ impl Network {
             publisher.ports6.release(&forward.port);
         }
         let outcome = self.change(Change::removing(table6::of_ports(&forwards)));
+        if forwards.iter().any(|forward| is_udp(&forward.port)) {
+            let forget = Job::ForgetFlows(address.into());
+            self.pool.defer(FLOW_DELAY, forget);
+        }
         outcome.map_err(|source| PublishError::Kernel {
             table: self.config.firewall.name().to_owned(),
             source,
         })
     }
+}
+
+fn is_udp(port: &PublishedPort6) -> bool {
+    port.container.protocol == Protocol::Udp
 }

@@ -101,6 +101,10 @@ impl Network {
         // What was asked for is done; connections that stay end with the container at the latest.
         cut(&pieces.chain(pieces6).collect::<Vec<_>>(), netns).ok();
         self.settle_published(&veth, &come);
+        let come6 = only(&after6, &before6);
+        if !come6.is_empty() {
+            self.settle_published6(&veth, &come6);
+        }
         Ok((ports_of(after), ports_of(after6)))
     }
 }
