@@ -101,9 +101,15 @@ pub(super) fn build(
     let mut args = Args::default();
     let shared = !machine.shares.is_empty();
     let backend = if shared { ",memory-backend=memory" } else { "" };
+    // Without KVM's clock a kernel asks the clock chip for the time, and waits for one that is not
+    // there for up to a second.
+    let rtc = match accelerator {
+        Accelerator::Kvm => "off",
+        Accelerator::Emulation => "on",
+    };
     args.pair(
         "-M",
-        format!("microvm,x-option-roms=off,rtc=off,acpi=off{backend}"),
+        format!("microvm,x-option-roms=off,rtc={rtc},acpi=off{backend}"),
     );
     match accelerator {
         Accelerator::Kvm => {
@@ -160,6 +166,11 @@ pub(super) fn build(
     args.0
 }
 
+/// Of our own kernel (CONFIG_HZ_100); with another's the pauses of drivers are too long.
+const MS_PER_JIFFY: u64 = 10;
+/// An emulated timer works, and an emulated processor does not speculate.
+const EMULATED: &str = "no_timer_check mitigations=off";
+
 /// The words for the kernel, and how fast its clock runs: an emulated counter is the host's own, and
 /// a guest that had to measure it, without a timer it could trust, would fall back to ticks of
 /// 10 ms, or take as long to find out.
@@ -170,7 +181,14 @@ fn command_line(machine: &Machine, accelerator: Accelerator) -> String {
         Accelerator::Emulation => hull_sys::tsc::khz(),
     };
     match speed {
-        Some(khz) => format!("{words} tsc_early_khz={khz} tsc=reliable"),
+        Some(khz) => {
+            // Else each processor but the first measures for up to a second how fast it counts.
+            let loops = match machine.processors {
+                0 | 1 => String::new(),
+                _ => format!(" lpj={}", khz * MS_PER_JIFFY),
+            };
+            format!("{words} tsc_early_khz={khz} tsc=reliable{loops} {EMULATED}")
+        }
         None => words.clone(),
     }
 }
