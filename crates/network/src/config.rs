@@ -42,6 +42,8 @@ pub struct NetworkConfig {
     pub ipv4: bool,
     /// What its veths' names begin with; `None` derives it from the bridge's name.
     pub veth_prefix: Option<String>,
+    /// There was no such network before: no link of it can lie about.
+    pub fresh: bool,
     /// Who may talk to whom.
     pub policy: Policy,
     /// The host's resolver configuration; subnets with its name servers in them are avoided.
@@ -74,6 +76,7 @@ impl NetworkConfig {
             v6: None,
             ipv4: true,
             veth_prefix: None,
+            fresh: false,
             policy: Policy::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         }

@@ -58,6 +58,8 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
     let mut warnings = Vec::new();
     let mut route = Route::open().map_err(kernel("open a socket"))?;
 
+    let existed = route.link(&config.bridge);
+    let existed = existed.map_err(kernel("find the link"))?.is_some();
     let turn = turn::take();
     let (bridge_index, subnet) = bridge(config, live, &mut route, &mut warnings)?;
     drop(turn);
@@ -78,7 +80,8 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         None => None,
     };
     let factory = Factory::new(config, bridge_index, subnet);
-    let links = route.links().map_err(kernel("list the links"))?;
+    let links = links_concerned(&mut route, config, live, existed.then_some(bridge_index))
+        .map_err(kernel("list the links"))?;
     let strays = adopt_links(
         &links,
         live,
@@ -325,6 +328,29 @@ fn name_servers(config: &NetworkConfig) -> Vec<Subnet> {
         .filter_map(|server| server.parse::<Ipv4Addr>().ok())
         .filter_map(|server| Subnet::new(server, 32).ok())
         .collect()
+}
+
+/// The links that may be of this network. Where hundreds of networks are, not all are listed for
+/// each: those on its bridge are enough, and the containers' own wherever they are.
+fn links_concerned(
+    route: &mut Route,
+    config: &NetworkConfig,
+    live: &[LiveEndpoint],
+    existing: Option<u32>,
+) -> Result<Vec<Link>, NetlinkError> {
+    let Some(bridge) = existing else {
+        return if config.fresh {
+            Ok(Vec::new())
+        } else {
+            route.links()
+        };
+    };
+    let mut links = route.ports(bridge)?;
+    let found: HashSet<String> = links.iter().map(|link| link.name.clone()).collect();
+    for endpoint in live.iter().filter(|e| !found.contains(&e.host_veth)) {
+        links.extend(route.link(&endpoint.host_veth)?);
+    }
+    Ok(links)
 }
 
 /// Puts links of running containers back on the bridge if it was made anew, and answers the links

@@ -185,6 +185,18 @@ impl Route {
         Ok(links)
     }
 
+    /// The ports of the bridge `master`. Older kernels tell of other links too.
+    pub(crate) fn ports(&mut self, master: u32) -> Result<Vec<Link>, NetlinkError> {
+        let mut batch = Batch::new();
+        batch
+            .request(RTM_GETLINK, NLM_F_DUMP, &link_header(0, 0, 0))
+            .u32(IFLA_MASTER, master);
+        let mut links = Vec::new();
+        self.socket
+            .query(&mut batch, true, |message| links.extend(read_link(message)))?;
+        Ok(links)
+    }
+
     /// Creates a bridge that neither learns IPv6 addresses nor waits before it forwards.
     pub(crate) fn create_bridge(
         &mut self,

@@ -161,7 +161,7 @@ impl Watch {
     pub async fn next(&mut self) -> io::Result<Vec<Notice>> {
         let table = self.table.as_str();
         tokio::select! {
-            heard = hear(&self.route, |message| of_links(message)) => heard,
+            heard = hear(&self.route, of_links) => heard,
             heard = hear(&self.nft, |message| of_table(message, table)) => heard,
         }
     }

@@ -2,6 +2,7 @@
 //! is made and handed to a fresh shim.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -451,7 +452,7 @@ impl Engine {
         ];
         for (name, text) in texts {
             let path = dir.join(name);
-            fs::write(&path, text)
+            write_in_place(&path, &text)
                 .map_err(|e| Error::internal(format!("cannot write {}", path.display()), e))?;
         }
         Ok(())
@@ -540,4 +541,16 @@ impl Drop for Parts {
             let _ = fs::remove_dir_all(dir);
         }
     }
+}
+
+/// Writes a file that a container may have mounted. It is never empty in between: a daemon killed
+/// there would leave the container without a name server.
+fn write_in_place(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(u64::try_from(text.len()).unwrap_or(u64::MAX))
 }

@@ -151,7 +151,8 @@ impl Engine {
                 record.subnet = subnet.to_string();
             }
             let firewall = &self.own_networks.firewall;
-            let config = own::config(&self.settings, firewall, &record)?;
+            let mut config = own::config(&self.settings, firewall, &record)?;
+            config.fresh = true;
             tokio::task::block_in_place(|| self.state.put_network(&record)).map_err(
                 crate::internal("cannot record the network; is the disk full?"),
             )?;
