@@ -61,6 +61,9 @@ fn link_on_the_default_network_is_in_hosts_and_environment_and_follows_a_restart
     );
     assert!(world.reaches("web", "my-db"));
 
+    world.ok(["rename", "db1", "db2"]);
+    assert!(hosts().contains(" db2") && !hosts().contains(" db1"));
+    world.ok(["rename", "db2", "db1"]);
     world.ok(["rm", "--link", "/web/my-db"]);
     assert!(!hosts().contains("my-db"));
     world.hull(["rm", "--link", "web/my-db"]).fails_saying(1, "is no link");

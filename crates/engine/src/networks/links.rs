@@ -166,13 +166,16 @@ impl Engine {
         Ok(())
     }
 
+    /// Remembers to whom a container that runs links.
+    pub(super) fn remember_links(&self, record: &ContainerRecord) {
+        if !record.spec.links.is_empty() {
+            self.own_networks.linked.add(&record.spec.links);
+        }
+    }
+
     /// Tells that a container is at its networks: who links to it learns its address.
     pub(crate) fn settle_links(&self, record: &ContainerRecord) {
-        let linked = &self.own_networks.linked;
-        if !record.spec.links.is_empty() {
-            linked.add(&record.spec.links);
-        }
-        if !linked.contains(&record.id) {
+        if !self.own_networks.linked.contains(&record.id) {
             return;
         }
         for other in self.containers.all() {

@@ -16,6 +16,7 @@ const NDOTS: &str = "ndots:0";
 impl Engine {
     /// Tells the names of a running container on each network where names are served.
     pub(crate) fn announce(&self, record: &ContainerRecord) {
+        self.remember_links(record);
         let default = self.network_id("bridge");
         let leads_out = record.places.iter().any(|p| p.network == default);
         for place in &record.places {

@@ -42,6 +42,15 @@ impl Engine {
         self.tell_neighbours(record, &record.places);
     }
 
+    /// Tells that a container has another name.
+    pub(crate) fn tell_renamed(&self, record: &ContainerRecord) {
+        if record.state.is_running() {
+            self.announce(record);
+            self.settle_links(record);
+            self.tell_neighbours(record, &record.places);
+        }
+    }
+
     /// Tells that a container that ended has left its networks; `record` is that of its run.
     pub(crate) fn tell_left(&self, record: &ContainerRecord) {
         for (id, name, driver) in self.networks_of(record) {
