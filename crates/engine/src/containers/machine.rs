@@ -147,7 +147,8 @@ impl Engine {
             kvm: found.accelerator == Accelerator::Kvm,
             kernel,
             initrd,
-            command_line: String::new(),
+            // By which a program in it can tell.
+            command_line: "hull.isolation=vm".to_owned(),
             processors: processors(&host_group.resources),
             memory: limit.map_or(MEMORY, |bytes| bytes.saturating_add(OVERHEAD)),
             disks: vec![
