@@ -10,7 +10,7 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hull_testkit::{Daemon, Output, Run, wait_until};
+use hull_testkit::{Daemon, Output, Run, fixtures, wait_until};
 use hull_tests::net::World;
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -505,6 +505,33 @@ fn published_ports_are_reached_on_ipv6_addresses_of_the_host() {
     // No translation between both.
     let bridge = ["run", "--rm", "-p", "[::1]:8079:80", "busybox", "true"];
     hosts.hull(bridge).fails_saying(125, "has no IPv6 address");
+    // A client of UDP that goes on sending reaches the container that publishes the port now.
+    let udp = within(neighbour, || {
+        let socket = std::net::UdpSocket::bind("[::]:0").expect("a socket");
+        socket.connect(format!("[{HOST}]:8053")).expect("connect");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .expect("set the limit");
+        socket
+    });
+    let answered = || {
+        let _ = udp.send(b"?");
+        udp.recv(&mut [0; 8]).is_ok()
+    };
+    assert!(!answered());
+    let mount = format!("{}:/probe:ro", fixtures::probe().display());
+    let start = [
+        "run",
+        "-d",
+        "--network",
+        "both",
+        "-p",
+        "8053:53/udp",
+        "-v",
+        &mount,
+    ];
+    hosts.ok(start.iter().chain(&["busybox", "/probe", "udp-echo", "53"]));
+    assert!(wait_until(Duration::from_secs(10), answered));
     // Free again.
     hosts.ok(["rm", "-f", "web"]);
     run("8080:80").ok();

@@ -36,7 +36,10 @@ fn main() -> ExitCode {
 }
 
 fn udp_echo(port: &str) -> Result<(), String> {
-    let socket = UdpSocket::bind(format!("0.0.0.0:{port}")).map_err(|error| error.to_string())?;
+    // Of both versions of IP where there are both.
+    let socket = UdpSocket::bind(format!("[::]:{port}"))
+        .or_else(|_| UdpSocket::bind(format!("0.0.0.0:{port}")))
+        .map_err(|error| error.to_string())?;
     let mut buffer = [0; 2048];
     loop {
         let (_, from) = socket
