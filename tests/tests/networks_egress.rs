@@ -1,12 +1,12 @@
 //! Egress policies: what a container may connect to, by address, port and name; that it can do
 //! nothing about it from inside; and that the policy comes and goes with the container.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
-use hull_testkit::{Run, wait_until};
+use hull_testkit::{Daemon, Run, wait_until};
 use hull_tests::net::{World, serves};
-use hull_tests::outside::{Outside, Upstream, connects, look_up, of_process, within};
+use hull_tests::outside::{Outside, Upstream, connects, ip, look_up, of_process, within};
 
 const NXDOMAIN: u8 = 3;
 
@@ -438,4 +438,80 @@ fn policy_that_cannot_be_enforced_starts_nothing() {
         .args(["delete", "table", "bridge", &table])
         .ok();
     world.ok(["start", "no"]);
+}
+
+/// A host of the test's own, with two addresses of each kind; gone when dropped.
+struct OwnHost(String);
+
+impl OwnHost {
+    const SIX: [Ipv6Addr; 2] = [
+        Ipv6Addr::new(0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 1),
+        Ipv6Addr::new(0x2001, 0xdb8, 0xeeee, 0, 0, 0, 0, 2),
+    ];
+
+    fn new() -> Self {
+        let name = format!("hte6{:x}", std::process::id());
+        ip(&format!("netns add {name}"));
+        ip(&format!("-n {name} link set lo up"));
+        for address in Self::SIX {
+            ip(&format!("-n {name} addr add {address}/128 dev lo"));
+        }
+        Self(name)
+    }
+
+    fn path(&self) -> String {
+        format!("/run/netns/{}", self.0)
+    }
+}
+
+impl Drop for OwnHost {
+    fn drop(&mut self) {
+        let _ = Run::new("ip").args(["netns", "del", &self.0]).run();
+    }
+}
+
+#[test]
+fn ipv6_is_judged_as_ipv4_is() {
+    let host = OwnHost::new();
+    let world = World::from(Daemon::builder().netns(&host.0).start());
+    let [a, b] = OwnHost::SIX;
+    let listeners: Vec<TcpListener> = within(&host.path(), || {
+        let ports = [(a, 80), (b, 80), (b, 443)];
+        ports.map(|at| TcpListener::bind(at).expect("bind")).into()
+    });
+    world.ok(["network", "create", "--ipv6", "net"]);
+    let rule = format!("[{b}]:80/tcp");
+    let args = ["--network", "net", "--egress-allow", &rule];
+    world.sleeper("app", &args);
+    world.sleeper("free", &["--network", "net"]);
+    let own = |name: &str| -> Ipv6Addr {
+        let text = world.place(name, "net", "GlobalIPv6Address");
+        text.parse().expect("an address")
+    };
+    let (app, free) = (own("app"), own("free"));
+    let peer = inside(&world, "free", || {
+        TcpListener::bind((free, 80)).expect("bind")
+    });
+    let to = |name: &str, to: (Ipv6Addr, u16)| inside(&world, name, || connects(to.into()));
+    for (address, port) in [(a, 80), (b, 80), (b, 443)] {
+        assert!(to("free", (address, port)), "{address} {port}");
+        let listed = (address, port) == (b, 80);
+        assert_eq!(to("app", (address, port)), listed, "{address} {port}");
+    }
+    assert!(to("app", (free, 80)));
+    // Another address of its network is not its own.
+    let other = Ipv6Addr::from_bits(app.to_bits() + 0x100);
+    let pid = world.inspect("app", "{{.State.Pid}}");
+    let run = |command: &str| {
+        let command = format!("-t {pid} -n {command}");
+        Run::new("nsenter").args(command.split(' ')).ok();
+    };
+    run(&format!("ip addr del {app}/64 dev eth0"));
+    run(&format!("ip addr add {other}/64 dev eth0 nodad"));
+    run(&format!(
+        "ip -6 route replace default via {}",
+        world.place("app", "net", "IPv6Gateway")
+    ));
+    assert!(!to("app", (b, 80)) && !to("app", (free, 80)));
+    drop((listeners, peer));
 }

@@ -11,7 +11,7 @@
 //! The guard makes the source address a proof of who sent, wherever the packet comes by; whether
 //! it is a reply only the second knows, to which the kernel's tracking of flows has been.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hull_model::egress::{EgressDefault, EgressPolicy, Rule, Target, Transport};
 
@@ -30,6 +30,8 @@ const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMPV6: u8 = 58;
 const NAME_SERVICE: u16 = 53;
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+const LINK_GROUPS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0);
 
 fn is(field: Field, value: &[u8]) -> [Step; 2] {
     [Step::Load(field), Step::Compare(Op::Equal, value.to_vec())]
@@ -195,7 +197,7 @@ pub(super) fn guard(policy: &EgressPolicy, side: &Side) -> Vec<Vec<Step>> {
             let group: IpAddr = if family == IPV4 {
                 Ipv4Addr::new(224, 0, 0, 0).into()
             } else {
-                std::net::Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into()
+                Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into()
             };
             let bits = if family == IPV4 { 3 } else { 8 };
             let groups = shares(destination(family), group, bits);
@@ -215,34 +217,41 @@ fn guard_arp(address: IpAddr, rules: &mut Vec<Vec<Step>>) {
     }
 }
 
-/// The same by IPv6, which does not leave the link, and reports of groups.
+/// The same by IPv6, from its own address, that of the link or none.
 fn guard_neighbours(reach: &Reach, rules: &mut Vec<Vec<Step>>) {
+    let sources = [
+        shares(source(IPV6), reach.address, 128),
+        shares(source(IPV6), LINK_LOCAL.into(), 10),
+        shares(source(IPV6), Ipv6Addr::UNSPECIFIED.into(), 128),
+    ];
+    for from in &sources {
+        for steps in neighbours(reach, Layer::Bridge) {
+            rules.push(ending([steps, from.clone()].concat(), Step::Accept));
+        }
+    }
+}
+
+/// Questions and answers about neighbours and routers, and reports of groups, that do not leave the
+/// link.
+fn neighbours(reach: &Reach, layer: Layer) -> Vec<Vec<Step>> {
     const SOLICITATION: u8 = 135;
     const ADVERTISEMENT: u8 = 136;
     const ROUTERS: u8 = 133;
     const REPORT: u8 = 143;
-    let local: IpAddr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into();
-    let group: IpAddr = std::net::Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0).into();
-    let sources = [
-        shares(source(IPV6), reach.address, 128),
-        shares(source(IPV6), local, 10),
-        shares(source(IPV6), std::net::Ipv6Addr::UNSPECIFIED.into(), 128),
-    ];
     let targets = [
         shares(destination(IPV6), reach.address, reach.prefix),
-        shares(destination(IPV6), local, 10),
-        shares(destination(IPV6), group, 16),
+        shares(destination(IPV6), LINK_LOCAL.into(), 10),
+        shares(destination(IPV6), LINK_GROUPS.into(), 16),
     ];
-    for kind in [ROUTERS, SOLICITATION, ADVERTISEMENT, REPORT] {
-        for from in &sources {
-            for to in &targets {
-                let start = [is(KIND, &IPV6_FRAME), is(Field::Transport, &[ICMPV6])].concat();
-                let kind = is(Field::Ports(0, 1), &[kind]).to_vec();
-                let steps = [start, kind, from.clone(), to.clone()].concat();
-                rules.push(ending(steps, Step::Accept));
-            }
-        }
-    }
+    let kinds = [ROUTERS, SOLICITATION, ADVERTISEMENT, REPORT];
+    let all = kinds.into_iter().flat_map(|kind| {
+        targets.iter().map(move |to| {
+            let start = [layer.family(IPV6), is(Field::Transport, &[ICMPV6])].concat();
+            let kind = is(Field::Ports(0, 1), &[kind]).to_vec();
+            [start, kind, to.clone()].concat()
+        })
+    });
+    all.collect()
 }
 
 /// To somebody in its own network, who is not the host.
@@ -263,6 +272,11 @@ pub(super) fn policy(id: &str, policy: &EgressPolicy, sides: &[Side]) -> Vec<Vec
         Step::Accept,
     ]];
     let reach = || sides.iter().flat_map(|side| &side.reach);
+    // The kernel does not count them among flows.
+    for reach in reach().filter(|reach| reach.address.is_ipv6()) {
+        let all = neighbours(reach, Layer::Host).into_iter();
+        rules.extend(all.map(|steps| ending(steps, Step::Accept)));
+    }
     let to = |address: IpAddr| {
         let family = family_of(address);
         let to = is(destination(family), &octets(address));
