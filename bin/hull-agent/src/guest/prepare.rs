@@ -3,15 +3,15 @@
 use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use hull_proto::guest::{
     Disk, DiskName, GuestFile, MAX_ITEMS, MOUNTS_PATH, Prepare, Share, ShareKind,
 };
 use hull_sys::mount::{self, Attr, FsContext};
-use hull_sys::random;
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use hull_sys::{Errno, random};
+use rustix::fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::{Trouble, network};
@@ -220,27 +220,34 @@ pub(super) fn write_files(files: &[GuestFile]) -> Result<(), Trouble> {
         return Err(Trouble(format!("{} files at once", files.len())));
     }
     for file in files {
-        let path = checked(&file.path)?;
-        let what = format!("write {}", path.display());
-        if let Some(folder) = path.parent() {
-            make_folder(folder)?;
-        }
-        let opened = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(file.mode & 0o7777)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(Trouble::at(&what))?;
-        std::io::Write::write_all(&mut &opened, file.content.as_bytes())
-            .map_err(Trouble::at(&what))?;
-        let (uid, gid) = (Uid::from_raw(file.uid), Gid::from_raw(file.gid));
-        rustix::fs::fchown(&opened, Some(uid), Some(gid)).map_err(Trouble::at(&what))?;
-        let mode = Mode::from_raw_mode(file.mode & 0o7777);
-        rustix::fs::fchmod(&opened, mode).map_err(Trouble::at(&what))?;
+        write_file(&checked(&file.path)?, file)?;
     }
     Ok(())
+}
+
+/// A container may have folders here to write to: what it makes a link of is not followed.
+fn write_file(path: &Path, file: &GuestFile) -> Result<(), Trouble> {
+    let what = format!("write {}", path.display());
+    let mode = Mode::from_raw_mode(file.mode & 0o7777);
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS);
+    let opened = match (open(), path.parent()) {
+        (Err(Errno::NOENT), Some(folder)) => {
+            make_folder(folder)?;
+            open()
+        }
+        (result, _) => result,
+    };
+    let opened = fs::File::from(opened.map_err(Trouble::at(&what))?);
+    let is_file = opened.metadata().is_ok_and(|meta| meta.is_file());
+    if !is_file {
+        return Err(Trouble(format!("cannot {what}: it is no regular file")));
+    }
+    opened.set_len(0).map_err(Trouble::at(&what))?;
+    std::io::Write::write_all(&mut &opened, file.content.as_bytes()).map_err(Trouble::at(&what))?;
+    let (uid, gid) = (Uid::from_raw(file.uid), Gid::from_raw(file.gid));
+    rustix::fs::fchown(&opened, Some(uid), Some(gid)).map_err(Trouble::at(&what))?;
+    rustix::fs::fchmod(&opened, mode).map_err(Trouble::at(&what))
 }
 
 fn set_parameter(name: &str, value: &str) -> Result<(), String> {
@@ -291,6 +298,37 @@ mod tests {
         for bad in ["", "../sda", ".", "a/b"] {
             assert!(find(DiskName::Device(bad.into())).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn write_file_in_place_and_never_through_a_link() {
+        let folder = tempfile::tempdir().expect("folder");
+        let own = fs::metadata(folder.path()).expect("own");
+        let file = |content: &str| GuestFile {
+            path: PathBuf::new(),
+            mode: 0o640,
+            uid: std::os::unix::fs::MetadataExt::uid(&own),
+            gid: std::os::unix::fs::MetadataExt::gid(&own),
+            content: content.into(),
+        };
+        let path = folder.path().join("a/b/hosts");
+        write_file(&path, &file("a longer text")).expect("written");
+        let before = fs::metadata(&path).expect("file");
+        write_file(&path, &file("short")).expect("written again");
+        assert_eq!(fs::read_to_string(&path).expect("read"), "short");
+        let after = fs::metadata(&path).expect("file");
+        let inode = std::os::unix::fs::MetadataExt::ino;
+        assert_eq!(inode(&before), inode(&after));
+        let mode = std::os::unix::fs::PermissionsExt::mode(&after.permissions());
+        assert_eq!(mode & 0o7777, 0o640);
+        let link = std::os::unix::fs::symlink;
+        link(folder.path().join("a"), folder.path().join("link")).expect("link");
+        link("hosts".into(), folder.path().join("a/b/other")).expect("link");
+        for bad in ["link/b/hosts", "link/new", "a/b/other", "a/b"] {
+            let path = folder.path().join(bad);
+            assert!(write_file(&path, &file("x")).is_err(), "{bad}");
+        }
+        assert_eq!(fs::read_to_string(&path).expect("read"), "short");
     }
 
     #[test]
