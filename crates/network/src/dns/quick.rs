@@ -177,3 +177,45 @@ fn write<const N: usize>(
     }
     Some(reply)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::seam::Names;
+
+    /// A question with all that the quick way reads.
+    const WHOLE: [u8; 36] = [
+        0, 7, 1, 0x20, 0, 1, 0, 0, 0, 0, 0, 1, 3, b'w', b'E', b'b', 3, b'n', b'e', b't', 0, 0, 1,
+        0, 1, 0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0,
+    ];
+
+    #[test]
+    fn quick_way_and_the_other_agree_about_damaged_questions() {
+        let names = Names::default();
+        assert!(super::read(&WHOLE).is_some());
+        let mut state = 1_u32;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            usize::try_from(state >> 8).unwrap_or(0) % below.max(1)
+        };
+        let kinds = [0, 1, 2, 5, 12, 15, 28, 41, 63, 64, 192, 255];
+        for _ in 0..20_000 {
+            let mut bytes = WHOLE.to_vec();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                match random(4) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, u8::try_from(random(256)).unwrap_or(0)),
+                    _ => {
+                        if let Some(byte) = bytes.get_mut(at) {
+                            *byte = kinds[random(kinds.len())];
+                        }
+                    }
+                }
+            }
+            for datagram in [true, false] {
+                let quick = names.ask(&bytes, datagram);
+                assert_eq!(quick, names.ask_slowly(&bytes, datagram), "{bytes:?}");
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub(crate) struct CreateArgs {
     /// Auxiliary IPv4 or IPv6 addresses used by network driver: NAME=ADDRESS, given to no container
     #[arg(long, value_name = "map")]
     aux_address: Vec<String>,
-    /// Driver to manage the network
+    /// Driver to manage the network: bridge, macvlan or ipvlan
     #[arg(short, long, value_name = "string", default_value = "bridge")]
     driver: String,
     /// IPv4 or IPv6 gateway for the subnet
@@ -30,7 +30,7 @@ pub(crate) struct CreateArgs {
     /// Allocate container ip from a sub-range
     #[arg(long, value_name = "strings", value_delimiter = ',')]
     ip_range: Vec<String>,
-    /// IP address management driver
+    /// IP address management driver: default, or null to leave addresses to others
     #[arg(long, value_name = "string", default_value = "default")]
     ipam_driver: String,
     /// Set IPAM driver specific options
@@ -45,7 +45,7 @@ pub(crate) struct CreateArgs {
     /// Set metadata on a network
     #[arg(long, value_name = "list")]
     label: Vec<String>,
-    /// Set driver specific options: com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade, .host_binding_ipv4, com.docker.network.driver.mtu
+    /// Set driver specific options: com.docker.network.bridge.name, .enable_icc, .enable_ip_masquerade, .host_binding_ipv4, com.docker.network.driver.mtu; parent, macvlan_mode, ipvlan_mode, ipvlan_flag
     #[arg(short, long, value_name = "map")]
     opt: Vec<String>,
     /// Subnet in CIDR format that represents a network segment
