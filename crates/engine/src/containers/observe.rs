@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use hull_model::spec::Isolation;
 use hull_model::{Error, Result, Stats};
 use hull_proto::{Reply, Request};
 use hull_state::ContainerRecord;
@@ -74,7 +75,11 @@ impl Engine {
             },
             _ => None,
         };
-        let networks = record.state.pid().map(networks).unwrap_or_default();
+        let networks = match record.spec.isolation {
+            // Its interfaces are the guest's to see: the other ends are here.
+            Isolation::Vm => networks_of_guest(&record),
+            Isolation::Container => record.state.pid().map(networks).unwrap_or_default(),
+        };
         Ok(StatsReading {
             record,
             stats,
@@ -93,7 +98,7 @@ impl Engine {
     /// `Conflict` if it does not run; `InvalidArgument` for arguments that hide the process id.
     pub async fn top(&self, key: &str, ps_args: &str) -> Result<Top> {
         let container = self.containers.find(key)?;
-        if container.with(|r| r.spec.isolation == hull_model::spec::Isolation::Vm) {
+        if container.with(|r| r.spec.isolation == Isolation::Vm) {
             return self.top_guest(&container, ps_args).await;
         }
         let pids = self.pids(&container).await?;
@@ -191,6 +196,31 @@ fn networks(pid: u32) -> Vec<(String, NetCounters)> {
         .filter_map(interface)
         .filter(|(name, _)| name != "lo")
         .collect()
+}
+
+/// Interfaces of a guest, by the host's ends of them, which count the other way round.
+fn networks_of_guest(record: &ContainerRecord) -> Vec<(String, NetCounters)> {
+    let default = record.endpoint.iter();
+    let default = default.map(|endpoint| (hull_network::INTERFACE, endpoint));
+    let places = record.places.iter();
+    let places = places.map(|place| (place.interface.as_str(), &place.endpoint));
+    let text = fs::read_to_string("/proc/net/dev").unwrap_or_default();
+    let ends: Vec<(String, NetCounters)> = text.lines().skip(2).filter_map(interface).collect();
+    let found = default.chain(places).filter_map(|(name, endpoint)| {
+        let (_, end) = ends.iter().find(|(name, _)| *name == endpoint.veth)?;
+        let counters = NetCounters {
+            rx_bytes: end.tx_bytes,
+            rx_packets: end.tx_packets,
+            rx_errors: end.tx_errors,
+            rx_dropped: end.tx_dropped,
+            tx_bytes: end.rx_bytes,
+            tx_packets: end.rx_packets,
+            tx_errors: end.rx_errors,
+            tx_dropped: end.rx_dropped,
+        };
+        Some((name.to_owned(), counters))
+    });
+    found.collect()
 }
 
 fn interface(line: &str) -> Option<(String, NetCounters)> {
