@@ -235,6 +235,18 @@ fn check_tells_what_is_wrong_and_repairs_when_asked() {
     );
     let strict = host.on("nft list table inet strict");
     assert!(strict.contains("policy drop"), "{strict}");
+    let made = world.hull(["network", "create", "kept"]);
+    assert!(
+        made.stderr
+            .contains("let UDP and TCP to port 10053 in from hb"),
+        "{}",
+        made.stderr
+    );
+    // One that lets them in is no reason to warn.
+    host.on("nft add rule inet strict in udp dport 10053 accept");
+    let made = world.hull(["network", "create", "heard"]);
+    assert_eq!((made.code, made.stderr.as_str()), (0, ""));
+    check(&["heard"]).ok();
     host.on("nft delete table inet strict");
     check(&["web"]).ok();
 }

@@ -10,7 +10,6 @@ use hull_model::{Error, Result};
 use hull_network::{Fault, FaultyPart, Mended, Network, Plug};
 use hull_state::{ContainerRecord, Place};
 
-use super::egress::Enforced;
 use super::own::OwnNetwork;
 use crate::Engine;
 
@@ -219,13 +218,34 @@ impl Engine {
         );
         let strict = hull_network::tables_dropping_input().unwrap_or_default();
         if !strict.is_empty() {
-            let bridge = &own.record.bridge;
-            why.push_str(&format!(
-                ": firewall table {} of the host drops what it does not know; let UDP and TCP to port 10053 in from {bridge} there",
-                strict.join(", ")
-            ));
+            why.push_str(&format!(": {}", advice(&strict, &own.record.bridge)));
         }
         Some(why)
+    }
+
+    /// Why the containers of a new network would get no answers, if the host's firewall keeps their
+    /// questions out. Where it drops what it does not know, one is asked as a container would.
+    pub(super) fn questions_kept_out(&self, own: &OwnNetwork) -> Option<String> {
+        let network = own.network.as_ref().ok()?;
+        let strict = hull_network::tables_dropping_input().unwrap_or_default();
+        if strict.is_empty() || !own.serves_names() || super::is_number(network.gateway()) {
+            return None;
+        }
+        let ask = || {
+            let netns = hull_network::isolated().ok()?;
+            let plug = Plug {
+                netns: netns.as_fd(),
+                interface: hull_network::INTERFACE,
+                address: None,
+                mac: None,
+            };
+            let plugged = network.plug(&plug).ok()?;
+            let served = hull_network::dns::is_served(netns.as_fd(), plugged.gateway.into());
+            network.unplug(plugged.address).ok();
+            Some(served)
+        };
+        let served = tokio::task::block_in_place(ask)?;
+        (!served).then(|| advice(&strict, &own.record.bridge))
     }
 
     /// Puts right what can be; answers why something could not, with the network's name.
@@ -345,7 +365,9 @@ impl Engine {
             .enforce_egress(&record, record.endpoint.as_ref(), &record.places)
             .await?;
         // Whatever fails from here on, the policy holds.
-        egress.map(Enforced::keep);
+        if let Some(egress) = egress {
+            egress.keep();
+        }
         self.connect_again(&record, id, netns.as_fd())?;
         tracing::warn!(container = record.id, %address, "its link was gone: it has a new one");
         Ok(())
@@ -408,6 +430,15 @@ impl Engine {
         };
         Ok(self.own_networks.firewall.rules_of(&info.bridge, within))
     }
+}
+
+/// What to do where the host's firewall keeps containers' questions out: to accept them in a table
+/// of ours would not help, and others' are not ours to change.
+fn advice(strict: &[String], bridge: &str) -> String {
+    format!(
+        "firewall table {} of the host drops what it does not know: let UDP and TCP to port 10053 in from {bridge} there, or names are not answered",
+        strict.join(", ")
+    )
 }
 
 fn told(network: &str, fault: Fault) -> NetworkFault {

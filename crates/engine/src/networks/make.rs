@@ -129,7 +129,7 @@ impl Engine {
         if direct::asked(&wanted) {
             return self.create_direct(wanted, &id, &all).await;
         }
-        let warning = warning(&wanted.options);
+        let mut warning = warning(&wanted.options);
         let mut record = self.record_of(wanted, &id)?;
         let taken: Vec<Subnet> = all
             .iter()
@@ -180,7 +180,11 @@ impl Engine {
             }
         };
         let name = record.name.clone();
-        self.own_networks.add(record, Ok(network)).await;
+        let own = self.own_networks.add(record, Ok(network)).await;
+        if let Some(why) = self.questions_kept_out(&own) {
+            let separator = if warning.is_empty() { "" } else { "; " };
+            warning.push_str(&format!("{separator}{why}"));
+        }
         self.network_event("create", &id, &name, "bridge", None);
         Ok(Created { id, warning })
     }
