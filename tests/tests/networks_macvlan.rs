@@ -185,6 +185,14 @@ fn macvlan_survives_the_daemon_and_private_ones_do_not_meet() {
     daemon.ok(["restart", "-t", "0", "one"]);
     daemon.ok(["rm", "-f", "one", "two"]);
     assert_eq!(lan.links(), "");
+
+    // The parent goes: that is said, now and by a new daemon, and the network can still go.
+    Run::new("ip").args(["link", "del", &lan.name]).ok();
+    let start = ["run", "--rm", "--network", "apart", "busybox", "true"];
+    daemon.hull(start).fails_saying(125, "parent");
+    daemon.stop();
+    daemon.start();
+    daemon.hull(start).fails_saying(125, "no interface");
     daemon.ok(["network", "rm", "apart"]);
 }
 
