@@ -11,11 +11,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hull_hypervisor::Archive;
 use hull_model::{ErrorKind, Resources};
 use hull_proto::guest::{
-    Channel, Disk, DiskName, GuestEvent, GuestFile, GuestReply, GuestRequest, INITRAMFS_PATH,
-    Interface, MOUNTS_PATH, PORT_NAME, Prepare, Route, StreamId, wire,
+    AGENT_PATH, Channel, Disk, DiskName, GuestEvent, GuestFile, GuestReply, GuestRequest,
+    INITRAMFS_PATH, Interface, MOUNTS_PATH, PORT_NAME, Prepare, Route, StreamId, wire,
 };
 use hull_proto::plan::{MountKind, MountOptions, PlanMount, RootFs};
-use support::{APPLETS, BOTH, CONNECTED, Peer, plan, process, root_files, terminal};
+use support::{APPLETS, BOTH, CONNECTED, Peer, plan, process, terminal};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_hull-agent");
 const SECOND: u64 = 1_000_000_000;
@@ -51,10 +51,8 @@ fn initramfs() -> Vec<u8> {
     for folder in ["bin", "dev", "proc", "tmp", "etc", "sys", "data"] {
         archive = archive.directory(&format!("root/{folder}"), 0o755);
     }
-    for (source, path) in root_files(AGENT.as_ref()) {
-        let content = std::fs::read(source).expect("busybox-static is needed");
-        archive = archive.file(&format!("root/{path}"), 0o755, &content);
-    }
+    let busybox = std::fs::read("/bin/busybox").expect("busybox-static is needed");
+    archive = archive.file("root/bin/busybox", 0o755, &busybox);
     for applet in APPLETS {
         archive = archive.symlink(&format!("root/bin/{applet}"), "busybox");
     }
@@ -206,10 +204,15 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
         source: mounts("files/hosts"),
         recursive: false,
     };
+    let agent = MountKind::Bind {
+        source: AGENT_PATH.into(),
+        recursive: false,
+    };
     for (target, kind) in [
         ("/sys", MountKind::Sysfs),
         ("/sys/fs/cgroup", MountKind::Cgroup),
         ("/etc/hosts", hosts),
+        ("/bin/hull-agent", agent),
     ] {
         launch.mounts.push(PlanMount {
             target: target.into(),
@@ -217,7 +220,7 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
             options: MountOptions::default(),
         });
     }
-    launch.init = Some(PathBuf::from(hull_proto::guest::AGENT_PATH));
+    launch.init = Some(PathBuf::from(AGENT_PATH));
     let launched = peer.ask(GuestRequest::Launch(Box::new(
         hull_proto::guest::GuestLaunch {
             plan: launch,

@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hull_proto::LaunchPlan;
@@ -333,14 +332,6 @@ pub fn plan(root: RootFs, group: &str, args: &[&str]) -> LaunchPlan {
         process: process(args),
         ..LaunchPlan::default()
     }
-}
-
-/// Files of a small root: where from, and the path in it.
-pub fn root_files(agent: &Path) -> [(PathBuf, &'static str); 2] {
-    [
-        (PathBuf::from("/bin/busybox"), "bin/busybox"),
-        (agent.to_owned(), "bin/hull-agent"),
-    ]
 }
 
 pub const APPLETS: [&str; 15] = [
