@@ -213,6 +213,17 @@ fn names_let_their_addresses_out_before_the_answer_arrives() {
         ask(&world, "app", "net", "new.crates.example") == (0, vec![c])
     });
     assert!(found && reaches(&world, "app", (c, 80)));
+
+    // What somebody flushed comes again, with what was learnt.
+    for family in ["inet", "bridge"] {
+        Run::new("nft")
+            .args(["delete", "table", family, &table])
+            .ok();
+    }
+    world.ok(["network", "check", "--repair"]);
+    assert!(tables(&table).contains("guards"));
+    assert!(reaches(&world, "app", (b, 80)) && !reaches(&world, "app", (b, 79)));
+    assert!(!reaches(&world, "app", (outside.addresses[3], 80)));
 }
 
 #[test]

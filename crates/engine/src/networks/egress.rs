@@ -181,7 +181,9 @@ impl Engine {
         if running && record.spec.egress.is_some() {
             let (endpoint, places) = (record.endpoint.as_ref(), record.places.as_slice());
             let set = self.enforce_egress(&record, endpoint, places).await?;
-            set.map(Enforced::keep);
+            if let Some(set) = set {
+                set.keep();
+            }
         }
         self.store(&record)?;
         container.set(record.clone());

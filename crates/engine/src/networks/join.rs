@@ -18,7 +18,6 @@ use hull_network::{Address6Error, AddressError, AttachError, MacAddress, Network
 use hull_state::{ContainerRecord, ContainerState, Endpoint, Join, Place};
 
 use super::links;
-use super::egress::Enforced;
 use super::own::OwnNetwork;
 use super::{publish6, six};
 use crate::Engine;
@@ -287,6 +286,7 @@ impl Engine {
         running: Option<&ContainerRecord>,
     ) -> Result<Place> {
         let own = self.own_networks.get(&join.network);
+        let own = own.map(|own| self.reopen_direct(own));
         if let Some(direct) = own.as_ref().map(|own| own.direct()).transpose()?.flatten() {
             let place = self.plug_direct(direct, join, netns)?;
             if let Err(error) = set_sysctls(join, netns) {
@@ -383,7 +383,7 @@ impl Engine {
             place_of(join).is_some_and(|place| !six::is_number(place.endpoint.address))
         };
         let Some(join) = leading.iter().find(has_ipv4).copied() else {
-            if !leading.is_empty() {
+            if !leading.is_empty() && !publish6::publishes(places) {
                 publish6::check_without_ipv4(&record.spec)?;
             }
             return self.publish6(record, joins, &leading, places);
@@ -547,7 +547,9 @@ impl Engine {
                 self.free_places(std::slice::from_ref(&place));
                 return Err(error);
             }
-            egress.map(Enforced::keep);
+            if let Some(egress) = egress {
+                egress.keep();
+            }
             container.set(record.clone());
             self.announce(&record);
             self.rewrite_files(&record);
@@ -606,10 +608,15 @@ impl Engine {
                 tokio::task::block_in_place(unplug)?.map_err(start::publish_error)?;
             }
             let egress = self.enforce_egress(&record, None, &record.places).await?;
-            egress.map(Enforced::keep);
+            if let Some(egress) = egress {
+                egress.keep();
+            }
             let netns = self.namespace_of(&record.id, "net")?;
             let mut places = record.places.clone();
+            // What it published there it goes on to publish elsewhere, random ports by their numbers.
+            places.push(place.clone());
             self.lead_out(&record, &joins, netns.as_fd(), &mut places)?;
+            places.pop();
             record.places = places;
             self.store_soon(&record)?;
             container.set(record.clone());
