@@ -166,10 +166,11 @@ impl Engine {
             })
             && filters.matches("publish", |v| {
                 port(v, &|p| {
-                    published().any(|q| {
-                        let span = q.host_port..=q.host_port_end();
-                        span.contains(&p.number) && q.container.protocol == p.protocol
-                    })
+                    let four = published().map(|q| (q.host_port..=q.host_port_end(), q.container));
+                    let six = r.published6();
+                    let six = six.map(|q| (q.host_port..=q.host_port_end(), q.container));
+                    let mut all = four.chain(six);
+                    all.any(|(span, q)| span.contains(&p.number) && q.protocol == p.protocol)
                 })
             })
             && filters.matches("isolation", |v| v == "container")
