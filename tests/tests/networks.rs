@@ -93,7 +93,7 @@ fn network_wrongly_asked_for_is_refused_with_the_reason() {
     refused(&["--gateway", "10.231.6.1", "cut"], "--subnet");
     refused(
         &["--subnet", "10.231.6.0/24", "--gateway", "10.9.9.9", "off"],
-        "not usable in 10.231.6.0/24",
+        "no matching subnet for gateway 10.9.9.9",
     );
     refused(&["--driver", "overlay", "wide"], "not built yet");
     refused(&["--opt", "com.docker.network.driver.mtu=1", "thin"], "MTU");

@@ -75,6 +75,14 @@ pub(super) fn check_without_ipv4(spec: &ContainerSpec) -> Result<()> {
     }
 }
 
+/// Whether anything is published at one of the places.
+pub(super) fn publishes(places: &[Place]) -> bool {
+    places.iter().map(|place| &place.endpoint).any(|endpoint| {
+        let six = endpoint.v6.as_ref();
+        !endpoint.ports.is_empty() || six.is_some_and(|v6| !v6.ports.is_empty())
+    })
+}
+
 /// A random port of both versions of IP has the same number.
 fn with_number_of(wish: &PublishSpec6, four: &[PublishedPort]) -> PublishSpec6 {
     let open = wish.host_port == 0 || wish.host_port_end > wish.host_port;
@@ -120,7 +128,11 @@ impl Engine {
             places.get(at).as_ref().filter(|p| is_six(p)).map(|_| at)
         };
         let Some(chosen) = leading.iter().find_map(of) else {
-            return check_without_ipv6(&record.spec);
+            // Whoever has left the network that had them goes on without.
+            return match publishes(places) {
+                true => Ok(()),
+                false => check_without_ipv6(&record.spec),
+            };
         };
         let mut wishes = Vec::new();
         let mut published = false;
