@@ -21,21 +21,32 @@ impl Lan {
             name: format!("hm{:x}{third:x}", std::process::id()),
             prefix: format!("10.233.{third}"),
         };
-        let (name, peer) = (&lan.name, format!("{}p", lan.name));
+        let name = &lan.name;
         for command in [
             format!("netns add {name}"),
-            format!("link add name {name} type veth peer name {peer} netns {name}"),
-            format!("link set {name} up"),
-            format!("-n {name} addr add {}.1/24 dev {peer}", lan.prefix),
-            format!("-n {name} addr add fd00:233:{third}::1/64 dev {peer} nodad"),
             format!("-n {name} addr add 198.51.100.7/32 dev lo"),
             format!("-n {name} addr add fd00:232::7/128 dev lo nodad"),
             format!("-n {name} link set lo up"),
+        ] {
+            Run::new("ip").args(command.split(' ')).ok();
+        }
+        lan.wire();
+        lan
+    }
+
+    /// Makes the wire.
+    fn wire(&self) {
+        let third = self.prefix.rsplit('.').next().unwrap_or_default();
+        let (name, peer) = (&self.name, format!("{}p", self.name));
+        for command in [
+            format!("link add name {name} type veth peer name {peer} netns {name}"),
+            format!("link set {name} up"),
+            format!("-n {name} addr add {}.1/24 dev {peer}", self.prefix),
+            format!("-n {name} addr add fd00:233:{third}::1/64 dev {peer} nodad"),
             format!("-n {name} link set {peer} up"),
         ] {
             Run::new("ip").args(command.split(' ')).ok();
         }
-        lan
     }
 
     /// Whether the host at the far end gets an answer.
@@ -193,6 +204,12 @@ fn macvlan_survives_the_daemon_and_private_ones_do_not_meet() {
     daemon.stop();
     daemon.start();
     daemon.hull(start).fails_saying(125, "no interface");
+    // It comes back.
+    lan.wire();
+    daemon.ok(start);
+    let again = run(&daemon, "one");
+    assert!(lan.reaches(&again));
+    daemon.ok(["rm", "-f", "one"]);
     daemon.ok(["network", "rm", "apart"]);
 }
 

@@ -294,6 +294,26 @@ impl Engine {
         }
     }
 
+    /// Opens a network that could not be opened when the daemon began, for its parent may have come
+    /// since.
+    pub(super) fn reopen_direct(&self, own: Arc<OwnNetwork>) -> Arc<OwnNetwork> {
+        let Some(Err(_)) = &own.direct else {
+            return own;
+        };
+        let Ok(opened) = open(&own.record) else {
+            return own;
+        };
+        self.own_networks.add_direct(own.record.clone(), Ok(opened));
+        for container in self.containers.all() {
+            let record = container.record();
+            if record.state.is_running() && record.places.iter().any(|p| p.network == own.record.id)
+            {
+                self.announce(&record);
+            }
+        }
+        self.own_networks.get(&own.record.id).unwrap_or(own)
+    }
+
     /// Makes an interface on such a network.
     pub(super) fn plug_direct(
         &self,
