@@ -12,7 +12,8 @@ use hull_hypervisor::Archive;
 use hull_model::{ErrorKind, Resources};
 use hull_proto::guest::{
     AGENT_PATH, Channel, Disk, DiskName, GuestEvent, GuestFile, GuestReply, GuestRequest,
-    INITRAMFS_PATH, Interface, MOUNTS_PATH, PORT_NAME, Prepare, Route, StreamId, wire,
+    INITRAMFS_PATH, Interface, MOUNTS_PATH, PORT_NAME, Prepare, Route, Share, ShareKind, StreamId,
+    wire,
 };
 use hull_proto::plan::{MountKind, MountOptions, PlanMount, RootFs};
 use support::{APPLETS, BOTH, CONNECTED, Peer, plan, process, terminal};
@@ -76,6 +77,9 @@ impl Machine {
         let channel = format!("socket,id=channel,path={}", path("channel"));
         let drive = format!("id=disk,file={},format=raw,if=none", path("disk"));
         let initramfs = path("initramfs");
+        std::fs::create_dir(path("share")).expect("share");
+        std::fs::write(path("share/from-host"), "of the host\n").expect("share");
+        let share = format!("local,id=share,path={},security_model=none", path("share"));
         let khz = hull_sys::tsc::khz().expect("a counter");
         let words =
             format!("console=ttyS0 quiet reboot=t panic=-1 tsc_early_khz={khz} tsc=reliable");
@@ -90,6 +94,8 @@ impl Machine {
             .args(["-chardev", &channel, "-device", "virtio-serial-device"])
             .args(["-device", &port, "-drive", &drive])
             .args(["-device", "virtio-blk-device,drive=disk,serial=upper"])
+            .args(["-fsdev", &share, "-device"])
+            .arg("virtio-9p-device,fsdev=share,mount_tag=data")
             .args(["-netdev", "hubport,id=net,hubid=0"])
             .args([
                 "-device",
@@ -146,6 +152,13 @@ fn prepare() -> Prepare {
             target: mounts("disk"),
             kind: "ext4".into(),
             options: vec!["discard".into()],
+            read_only: false,
+        }],
+        shares: vec![Share {
+            tag: "data".into(),
+            kind: ShareKind::NineP,
+            target: mounts("data"),
+            options: vec!["msize=131072".into(), "cache=none".into()],
             read_only: false,
         }],
         files: vec![GuestFile {
@@ -208,10 +221,15 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
         source: AGENT_PATH.into(),
         recursive: false,
     };
+    let share = MountKind::Bind {
+        source: mounts("data"),
+        recursive: true,
+    };
     for (target, kind) in [
         ("/sys", MountKind::Sysfs),
         ("/sys/fs/cgroup", MountKind::Cgroup),
         ("/etc/hosts", hosts),
+        ("/data", share),
         ("/bin/hull-agent", agent),
     ] {
         launch.mounts.push(PlanMount {
@@ -276,6 +294,13 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
     peer.done(GuestRequest::Files(files));
     peer.exec(1, process(&["cat", "/etc/hosts"]), CONNECTED);
     assert_eq!(peer.finish(1, &BOTH), (0, "10.9.8.2 other\n".into()));
+
+    // A folder of the host, both ways.
+    let script = "cat /data/from-host; echo of the guest > /data/from-guest";
+    peer.exec(1, process(&["sh", "-c", script]), CONNECTED);
+    assert_eq!(peer.finish(1, &BOTH), (0, "of the host\n".into()));
+    let written = std::fs::read_to_string(machine.dir.path().join("share/from-guest"));
+    assert_eq!(written.expect("written"), "of the guest\n");
 
     // A terminal.
     peer.exec(
@@ -390,6 +415,7 @@ fn guest_with_a_shim_that_breaks_a_rule_or_goes_powers_off() {
     let mut outside = prepare();
     outside.folders.push("/etc".into());
     outside.disks.clear();
+    outside.shares.clear();
     let (kind, text) = machine.peer.fails(GuestRequest::Prepare(Box::new(outside)));
     assert!(
         kind == ErrorKind::Internal && text.contains("/etc"),
