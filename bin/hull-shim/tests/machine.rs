@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use daemon::{Daemon, demultiplex, log_records, started, stream_pair, until};
 use hull_hypervisor::{Accelerator, initramfs, probe};
 use hull_model::Resources;
-use hull_proto::guest::{Disk, DiskName, MOUNTS_PATH, Prepare};
+use hull_proto::guest::{Disk, DiskName, MOUNTS_PATH, Prepare, Share, ShareKind};
 use hull_proto::message::{Attach, Event, Launch};
-use hull_proto::plan::{CgroupPlan, RootFs};
-use hull_proto::vm::{VmDisk, VmPlan};
+use hull_proto::plan::{CgroupPlan, MountKind, MountOptions, PlanMount, RootFs};
+use hull_proto::vm::{SHARES_TAG, VmDisk, VmPlan, VmShare};
 use hull_proto::{Failure, Reply, Request};
 use support::{Shim, cgroups, request};
 
@@ -116,6 +116,7 @@ impl Machine {
             dir: self.file("cell"),
             uid: 3_000_000,
             seccomp_cache: self.file("seccomp"),
+            ..VmPlan::default()
         }));
         launch.plan.rootfs = RootFs::Overlay {
             lower: vec![inside("image")],
@@ -371,6 +372,73 @@ fn machine_whose_hypervisor_is_killed_ends_with_a_reason() {
         reasons.iter().any(|text| text.contains("killed")),
         "{reasons:?}"
     );
+    machine.gone();
+}
+
+#[test]
+fn machine_shares_folders_and_files_both_ways_and_nothing_else() {
+    let mut machine = Machine::new();
+    let folder = machine.file("shared");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("from-host"), "host\n").unwrap();
+    std::fs::write(machine.file("single"), "single\n").unwrap();
+    std::fs::write(machine.file("secret"), "secret\n").unwrap();
+    std::os::unix::fs::symlink("../../secret", folder.join("link")).unwrap();
+    let script = "cat /data/from-host /single; echo guest > /data/from-guest; \
+                  cat /data/link /data/../secret 2>&1; echo no > /single; echo ready; \
+                  while ! [ -e /data/more ]; do sleep 0.1; done; cat /data/more; exit 4";
+    let mut launch = machine.launch(script);
+    let vm = launch.plan.vm.as_mut().unwrap();
+    vm.file_server = hull_hypervisor::qemu::find_file_server().expect("virtiofsd is needed");
+    let share = |name: &str, source: PathBuf, read_only| VmShare {
+        source,
+        name: name.into(),
+        read_only,
+        recursive: true,
+    };
+    vm.shares = vec![
+        share("0", folder.clone(), false),
+        share("1", machine.file("single"), true),
+    ];
+    let host = PathBuf::from(MOUNTS_PATH).join("host");
+    vm.prepare.shares = vec![Share {
+        tag: SHARES_TAG.into(),
+        kind: ShareKind::VirtioFs,
+        target: host.clone(),
+        options: Vec::new(),
+        read_only: false,
+    }];
+    for (target, name) in [("/data", "0"), ("/single", "1")] {
+        launch.plan.mounts.push(PlanMount {
+            target: target.into(),
+            kind: MountKind::Bind {
+                source: host.join(name),
+                recursive: true,
+            },
+            options: MountOptions::default(),
+        });
+    }
+    started(machine.daemon.call(request(launch), &[]));
+    until("the guest has looked", || {
+        machine.output().contains("ready")
+    });
+    let seen = machine.output();
+    assert!(seen.starts_with("host\nsingle\n"), "{seen}");
+    assert!(!seen.contains("secret\n"), "{seen}");
+    assert_eq!(
+        std::fs::read_to_string(folder.join("from-guest")).unwrap(),
+        "guest\n"
+    );
+    assert_eq!(
+        std::fs::read_to_string(machine.file("single")).unwrap(),
+        "single\n"
+    );
+    std::fs::write(folder.join("more"), "later\n").unwrap();
+    assert_eq!(machine.daemon.exited().code, 4);
+    assert!(machine.output().ends_with("later\n"));
+    until("the server's folder is gone", || {
+        !machine.file("shares").exists()
+    });
     machine.gone();
 }
 

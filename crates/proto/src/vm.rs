@@ -41,6 +41,27 @@ pub struct VmPlan {
     pub uid: u32,
     /// Folder in which compiled seccomp programs are kept.
     pub seccomp_cache: PathBuf,
+    /// Folders and files of the host that the guest gets by the share [`SHARES_TAG`].
+    pub shares: Vec<VmShare>,
+    /// The program that serves them.
+    pub file_server: PathBuf,
+}
+
+/// Tag of the share in which all of a machine's shares are.
+pub const SHARES_TAG: &str = "hull";
+
+/// A folder or file of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VmShare {
+    /// Where it is.
+    pub source: PathBuf,
+    /// Its name in the share.
+    pub name: String,
+    /// Cannot be written.
+    pub read_only: bool,
+    /// With the mounts below it.
+    pub recursive: bool,
 }
 
 /// A disk.

@@ -125,6 +125,8 @@ pub(super) fn build(
     args.pair("-m", format!("{mib}M"));
     if shared {
         // What another process is to read and write must be a file.
+        // Who speaks with another process speaks as virtio 1.0 has it.
+        args.pair("-global", "virtio-mmio.force-legacy=false".into());
         args.pair(
             "-object",
             format!("memory-backend-memfd,id=memory,size={mib}M,share=on"),

@@ -40,6 +40,13 @@ pub fn find() -> Option<PathBuf> {
         })
 }
 
+/// Finds the program that serves files to its machines.
+#[must_use]
+pub fn find_file_server() -> Option<PathBuf> {
+    const PLACES: [&str; 2] = ["/usr/lib/qemu/virtiofsd", "/usr/libexec/qemu/virtiofsd"];
+    PLACES.iter().map(PathBuf::from).find(|path| path.is_file())
+}
+
 /// QEMU.
 #[derive(Debug, Clone)]
 pub struct Qemu {

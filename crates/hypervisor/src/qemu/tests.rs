@@ -64,8 +64,14 @@ fn build_names_each_descriptor_by_its_number() {
     let sets = values(&args, "-add-fd");
     let wanted = format!("fd={},set=2", machine.disks[1].file.as_raw_fd());
     assert_eq!(sets[1], wanted);
-    assert!(values(&args, "-device").contains(&"virtio-blk-device,drive=disk0,werror=report,rerror=report,serial=image"));
-    assert!(values(&args, "-device").contains(&"virtio-blk-device,drive=disk1,werror=report,rerror=report"));
+    assert!(
+        values(&args, "-device")
+            .contains(&"virtio-blk-device,drive=disk0,werror=report,rerror=report,serial=image")
+    );
+    assert!(
+        values(&args, "-device")
+            .contains(&"virtio-blk-device,drive=disk1,werror=report,rerror=report")
+    );
     assert!(values(&args, "-blockdev")[0].contains("read-only=on"));
     assert!(values(&args, "-blockdev")[1].contains("discard=unmap"));
     assert!(values(&args, "-append")[0].starts_with("console=ttyS0 quiet"));

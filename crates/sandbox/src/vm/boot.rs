@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use hull_hypervisor::{Accelerator, Disk, Guest, Hypervisor as _, Machine, Nic, qemu::Qemu};
+use hull_hypervisor::{Accelerator, Disk, Guest, Hypervisor as _, Machine, Nic, Share, qemu::Qemu};
 use hull_model::ErrorKind;
 use hull_proto::Failure;
 use hull_proto::guest::{Interface, PORT_NAME};
-use hull_proto::vm::VmPlan;
+use hull_proto::vm::{SHARES_TAG, VmPlan};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -42,6 +42,7 @@ pub(super) fn failed(message: impl Into<String>) -> Failure {
 pub(super) fn boot(
     plan: &VmPlan,
     fds: Vec<OwnedFd>,
+    files: Option<OwnedFd>,
     cell: &HostCell<'_>,
 ) -> Result<Booted, Failure> {
     let pair = || {
@@ -97,7 +98,13 @@ pub(super) fn boot(
         memory: plan.memory,
         disks,
         nics,
-        shares: Vec::new(),
+        shares: files
+            .into_iter()
+            .map(|server| Share {
+                server,
+                tag: SHARES_TAG.into(),
+            })
+            .collect(),
         console: their_console,
         channel: their_channel,
         channel_name: PORT_NAME.into(),

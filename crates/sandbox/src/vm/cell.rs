@@ -87,22 +87,24 @@ impl Cell for HostCell<'_> {
     }
 }
 
-/// The container of a hypervisor.
-fn plan(vm: &VmPlan, id: &str, program: &Program) -> LaunchPlan {
-    let read_only = MountOptions {
-        read_only: true,
-        nosuid: true,
-        nodev: true,
-        ..MountOptions::default()
-    };
-    let bind = |source: &Path, target: &str| PlanMount {
+fn bind(source: &Path, target: &str) -> PlanMount {
+    PlanMount {
         target: target.to_owned(),
         kind: MountKind::Bind {
             source: source.to_owned(),
             recursive: false,
         },
-        options: read_only.clone(),
-    };
+        options: MountOptions {
+            read_only: true,
+            nosuid: true,
+            nodev: true,
+            ..MountOptions::default()
+        },
+    }
+}
+
+/// An empty /dev, and what the loader and a program need.
+pub(super) fn programs(program: &Path) -> Vec<PlanMount> {
     let dev = PlanMount {
         target: "/dev".into(),
         kind: MountKind::Tmpfs {
@@ -114,26 +116,27 @@ fn plan(vm: &VmPlan, id: &str, program: &Program) -> LaunchPlan {
             ..MountOptions::default()
         },
     };
-    let mut mounts = vec![dev];
     let shown: Vec<&str> = SHOWN
         .into_iter()
         .filter(|path| Path::new(path).exists())
         .collect();
+    let mut mounts = vec![dev];
     mounts.extend(shown.iter().map(|path| bind(Path::new(path), path)));
-    if !shown.iter().any(|path| program.path.starts_with(path)) {
-        mounts.push(bind(&program.path, &program.path.to_string_lossy()));
+    if !shown.iter().any(|path| program.starts_with(path)) {
+        mounts.push(bind(program, &program.to_string_lossy()));
     }
+    mounts
+}
+
+/// The container of a hypervisor.
+fn plan(vm: &VmPlan, id: &str, program: &Program) -> LaunchPlan {
+    let mut mounts = programs(&program.path);
     mounts.extend(
         program
             .files
             .iter()
             .map(|file| bind(&file.source, &file.inside)),
     );
-    let numbers = if program.kvm {
-        &[NULL, KVM][..]
-    } else {
-        &[NULL]
-    };
     LaunchPlan {
         id: id.to_owned(),
         rootfs: RootFs::Directory {
@@ -142,16 +145,21 @@ fn plan(vm: &VmPlan, id: &str, program: &Program) -> LaunchPlan {
         readonly_rootfs: true,
         hostname: "hypervisor".into(),
         mounts,
-        devices: numbers.iter().map(|number| node(*number, vm.uid)).collect(),
-        cgroup: group(vm, program, numbers),
+        devices: nodes(program.kvm, vm.uid),
+        cgroup: group(vm, Some(program.memory), program.kvm),
         process: process(vm, program),
         seccomp_cache: vm.seccomp_cache.clone(),
         ..LaunchPlan::default()
     }
 }
 
-fn node(number: (u32, u32), uid: u32) -> PlanDevice {
-    PlanDevice {
+fn numbers(kvm: bool) -> &'static [(u32, u32)] {
+    if kvm { &[NULL, KVM] } else { &[NULL] }
+}
+
+/// The devices of a cell.
+pub(super) fn nodes(kvm: bool, uid: u32) -> Vec<PlanDevice> {
+    let node = |number: (u32, u32)| PlanDevice {
         path: if number == KVM {
             "/dev/kvm"
         } else {
@@ -165,13 +173,16 @@ fn node(number: (u32, u32), uid: u32) -> PlanDevice {
         mode: if number == KVM { 0o600 } else { 0o666 },
         uid: if number == KVM { uid } else { 0 },
         gid: 0,
-    }
+    };
+    numbers(kvm).iter().map(|number| node(*number)).collect()
 }
 
-fn group(vm: &VmPlan, program: &Program, devices: &[(u32, u32)]) -> CgroupPlan {
+/// The control group of all that a machine needs on the host.
+pub(super) fn group(vm: &VmPlan, memory: Option<u64>, kvm: bool) -> CgroupPlan {
     let mut group = vm.cgroup.clone();
-    let memory = i64::try_from(program.memory).unwrap_or(i64::MAX);
-    group.resources.memory.get_or_insert(memory);
+    if let Some(memory) = memory.and_then(|bytes| i64::try_from(bytes).ok()) {
+        group.resources.memory.get_or_insert(memory);
+    }
     group.resources.pids_limit.get_or_insert(MAX_TASKS);
     let rule = |allow, number: Option<(u32, u32)>| DeviceRule {
         allow,
@@ -181,7 +192,7 @@ fn group(vm: &VmPlan, program: &Program, devices: &[(u32, u32)]) -> CgroupPlan {
         access: "rwm".into(),
     };
     group.devices = std::iter::once(rule(false, None))
-        .chain(devices.iter().map(|number| rule(true, Some(*number))))
+        .chain(numbers(kvm).iter().map(|number| rule(true, Some(*number))))
         .collect();
     group
 }

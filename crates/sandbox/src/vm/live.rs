@@ -23,6 +23,7 @@ use rustix::time::{
 use super::boot::{Booted, failed};
 use super::console::Console;
 use super::link::{Broken, Link, News};
+use super::shares::FileServer;
 use crate::contract::{Process, Stdio};
 use crate::serve::poller::{Poller, Watch};
 
@@ -45,6 +46,8 @@ pub(super) struct Live {
     buffer: Vec<u8>,
     pub(super) group: Box<dyn Cgroup>,
     pub(super) dir: PathBuf,
+    /// Who serves the host's files; goes after the guest.
+    pub(super) files: Option<FileServer>,
     /// Kept for the taps in it.
     _netns: Option<OwnedFd>,
     pub(super) memory: u64,
@@ -90,6 +93,7 @@ impl Live {
             buffer: vec![0; BUFFER],
             group,
             dir,
+            files: None,
             _netns: booted.netns,
             memory,
             paused: false,
@@ -404,9 +408,14 @@ impl Live {
     /// Waits for the end of the hypervisor; what it leaves on the host.
     pub(super) fn into_remains(self) -> (Box<dyn Cgroup>, PathBuf) {
         let Self {
-            guest, group, dir, ..
+            guest,
+            group,
+            dir,
+            files,
+            ..
         } = self;
         drop(guest);
+        drop(files);
         (group, dir)
     }
 }

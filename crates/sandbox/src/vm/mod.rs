@@ -15,6 +15,7 @@ mod cell;
 mod console;
 mod link;
 mod live;
+mod shares;
 mod streams;
 mod taps;
 
@@ -88,12 +89,14 @@ impl Vm {
     ) -> Result<Process, Failure> {
         let host = Host::detect().map_err(|error| crate::container::failed(&error))?;
         let cell = HostCell::new(&host, vm, &plan.id);
-        let mut booted = boot::boot(vm, fds, &cell)?;
+        let (server, files) = shares::start(&host, vm, &plan.id)?.unzip();
+        let mut booted = boot::boot(vm, fds, files, &cell)?;
         let interfaces = std::mem::take(&mut booted.interfaces);
         let group = cell
             .into_group()
             .ok_or_else(|| failed("the hypervisor has no control group"))?;
-        let live = Live::new(booted, group, vm.dir.clone(), vm.memory)?;
+        let mut live = Live::new(booted, group, vm.dir.clone(), vm.memory)?;
+        live.files = server;
         let live = self.live.insert(live);
         let mut prepare = vm.prepare.clone();
         prepare.clock_ns = now_ns();
@@ -139,6 +142,15 @@ impl Vm {
     }
 }
 
+/// Removes the group of a machine of which a part was started.
+fn remove_group(path: &str) {
+    let Ok(host) = Host::detect() else { return };
+    if let Ok(Some(group)) = host.hierarchies.open(path, host.features) {
+        let _ = group.kill_all();
+        let _ = group.remove();
+    }
+}
+
 fn wish(stdio: Stdio) -> GuestStdio {
     match stdio {
         Stdio::Null => GuestStdio::Null,
@@ -175,6 +187,7 @@ impl Sandbox for Vm {
             // Its own failures tell more than what is left over.
             let _ = self.delete();
             let _ = cell::remove(&vm.dir);
+            remove_group(&vm.cgroup.path);
         }
         launched
     }
