@@ -187,7 +187,6 @@ fn prepare() -> Prepare {
             ("vm.swappiness".into(), "5".into()),
             ("no.such".into(), "1".into()),
         ],
-        ..Prepare::default()
     }
 }
 
