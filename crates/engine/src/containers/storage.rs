@@ -73,6 +73,15 @@ impl Engine {
         let Some(image) = image.filter(|image| !image.host) else {
             return data;
         };
+        if record.spec.isolation == Isolation::Vm {
+            // Before its first start it has no disk.
+            if let Ok(Some(disk)) = self.snapshots.disk(&record.id) {
+                data.insert("Disk".into(), disk.path.display().to_string());
+                data.insert("SizeLimit".into(), disk.size.to_string());
+                data.insert("SizeUsed".into(), disk.used.to_string());
+            }
+            return data;
+        }
         let lowers = self.images.lowers(&image).unwrap_or_default();
         let lowers: Vec<String> = lowers.iter().map(|dir| dir.display().to_string()).collect();
         let own = self.settings.data_dir.join("snapshot").join(&record.id);
