@@ -219,6 +219,20 @@ impl Network {
         address: Ipv4Addr,
         plug: &Plug<'_>,
     ) -> Result<Option<Plugged>, EndpointError> {
+        self.replug_announced(address, plug, &|_| ())
+    }
+
+    /// As [`Network::replug`]; `before` hears the name of the host's end before there is such a
+    /// link.
+    ///
+    /// # Errors
+    /// As [`Network::replug`].
+    pub fn replug_announced(
+        &self,
+        address: Ipv4Addr,
+        plug: &Plug<'_>,
+        before: &dyn Fn(&str),
+    ) -> Result<Option<Plugged>, EndpointError> {
         let core = &self.core;
         let failed = |step| move |source| EndpointError::Link { step, source };
         let mut host = Route::open().map_err(failed("open a socket"))?;
@@ -230,6 +244,7 @@ impl Network {
         }
         let names = std::sync::Mutex::new(Vec::new());
         let outcome = self.plug_at(plug, address, &|name| {
+            before(name);
             core.members().veths.insert(name.to_owned());
             let mut names = names
                 .lock()
@@ -276,16 +291,12 @@ impl Network {
         Ok(Some(made))
     }
 
-    /// Whether the network is concerned when the link `name` goes: it is its bridge, or a link of
-    /// an attached container.
+    /// Whether the network is concerned when the link `name` goes: it is its bridge, or the link of
+    /// a container that is attached or will be.
     pub fn has_link(&self, name: &str) -> bool {
+        let prefix = self.core.factory.veth_prefix.as_str();
         name == self.config.bridge
-            || self
-                .core
-                .members()
-                .attached
-                .values()
-                .any(|veth| veth == name)
+            || name.starts_with(prefix) && self.core.members().veths.contains(name)
     }
 
     /// Whether its bridge has this index.

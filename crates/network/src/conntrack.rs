@@ -83,12 +83,15 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
     delete(&found)
 }
 
-/// Deletes every flow that one of these began or answers.
-pub(crate) fn forget_all_of(addresses: &[IpAddr]) -> Result<usize, NetlinkError> {
+/// Deletes every flow that one of these began, and those that it answers if `answered` says so.
+pub(crate) fn forget_all_of(
+    addresses: &[IpAddr],
+    answered: bool,
+) -> Result<usize, NetlinkError> {
     let mut found = Vec::new();
     for (family, six) in [(AF_INET, false), (AF_INET6, true)] {
         if addresses.iter().any(|address| address.is_ipv6() == six) {
-            found.extend(dump(family, |message| read_flow_of(message, addresses))?);
+            found.extend(dump(family, |message| read_flow_of(message, addresses, answered))?);
         }
     }
     delete(&found)
@@ -158,15 +161,16 @@ fn read_flow(message: Message<'_>, flows: &Flows) -> Option<Handle> {
     })
 }
 
-fn read_flow_of(message: Message<'_>, addresses: &[IpAddr]) -> Option<Handle> {
+fn read_flow_of(message: Message<'_>, addresses: &[IpAddr], answered: bool) -> Option<Handle> {
     let attributes = Attributes::after(message.body, NFGENMSG_LEN);
     let original = attributes.find(CTA_TUPLE_ORIG)?;
     let source = |tuple: &[u8]| -> Option<IpAddr> {
         let ip = Attributes::new(Attributes::new(tuple).find(CTA_TUPLE_IP)?);
         address(&ip, CTA_IP_V4_SRC, CTA_IP_V6_SRC)
     };
-    let ends = [source(original), source(attributes.find(CTA_TUPLE_REPLY)?)];
-    if !ends.iter().flatten().any(|end| addresses.contains(end)) {
+    let is_one = |end: Option<IpAddr>| end.is_some_and(|end| addresses.contains(&end));
+    let answers = || attributes.find(CTA_TUPLE_REPLY).and_then(source);
+    if !is_one(source(original)) && !(answered && is_one(answers())) {
         return None;
     }
     let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);

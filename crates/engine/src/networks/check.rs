@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hull_model::{Error, Result};
 use hull_network::{Fault, FaultyPart, Mended, Network, Plug};
@@ -12,6 +13,9 @@ use hull_state::{ContainerRecord, Place};
 
 use super::own::OwnNetwork;
 use crate::Engine;
+
+/// As long a link may be missing while the end of its container is taken note of.
+const DOUBT: Duration = Duration::from_millis(300);
 
 /// What is found wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,9 +113,19 @@ impl Engine {
         repair: bool,
     ) -> Result<NetworkReport> {
         let targets = self.targets(scope);
+        let mut faults = self.find_faults(scope, &targets).await?;
+        if faults
+            .iter()
+            .any(|f| f.part == FaultyPart::Endpoint.as_str())
+        {
+            // It may belong to a container that just ends or starts.
+            tokio::time::sleep(DOUBT).await;
+            let still = self.find_faults(scope, &targets).await?;
+            faults.retain(|fault| still.contains(fault));
+        }
         let mut report = NetworkReport {
             networks: targets.iter().map(|t| t.name().to_owned()).collect(),
-            faults: self.find_faults(scope, &targets).await?,
+            faults,
         };
         if repair && !report.faults.is_empty() {
             let errors = self.repair(&report.faults, &targets).await;
@@ -348,7 +362,10 @@ impl Engine {
             address: None,
             mac: place.endpoint.mac.parse().ok(),
         };
-        let plugged = tokio::task::block_in_place(|| network.replug(address, &plug));
+        // Nothing passes by the new link until the policy says what may.
+        let before = |veth: &str| self.close_egress(&record, veth);
+        let replug = || network.replug_announced(address, &plug, &before);
+        let plugged = tokio::task::block_in_place(replug);
         let plugged = plugged.map_err(crate::internal("cannot give the container a link"))?;
         let Some(plugged) = plugged else {
             return Ok(());

@@ -35,6 +35,11 @@ impl Policies {
         }
     }
 
+    /// The tables, where the kernel has such.
+    pub(super) fn egress(&self) -> Option<&Egress> {
+        self.tables.as_ref().ok()
+    }
+
     /// What is wrong with the tables, if something is.
     pub(super) fn fault(&self) -> Option<Fault> {
         let egress = self.tables.as_ref().ok()?;
@@ -139,7 +144,8 @@ impl Engine {
             self.serve_default_names().await?;
         }
         let egress = self.egress.tables()?;
-        tokio::task::block_in_place(|| egress.set(guarded)).map_err(|error| {
+        let runs = record.state.is_running();
+        tokio::task::block_in_place(|| egress.set(guarded, runs)).map_err(|error| {
             let text = "cannot enforce the container's egress policy (the kernel needs nf_tables for the families bridge and inet)";
             Error::internal(text, error)
         })?;

@@ -157,11 +157,13 @@ impl Egress {
         self.rewrite(&held)
     }
 
-    /// Sets a container's policy, in place of what it had. When it returns the kernel obeys it.
+    /// Sets a container's policy, in place of what it had. When it returns the kernel obeys it, for
+    /// connections that are open as well; those that others have begun to a container that `runs`
+    /// go on.
     ///
     /// # Errors
     /// The kernel refuses; then what it had holds on.
-    pub fn set(&self, what: Guarded) -> Result<(), NetlinkError> {
+    pub fn set(&self, what: Guarded, runs: bool) -> Result<(), NetlinkError> {
         let mut held = self.held();
         let gate = self.gate(&what);
         let old = held.get(&what.id);
@@ -203,7 +205,7 @@ impl Egress {
             }
             Err(error) => return Err(error),
         }
-        conntrack::forget_all_of(&addresses).map(drop)
+        conntrack::forget_all_of(&addresses, !runs).map(drop)
     }
 
     /// Lets nothing pass by a link that a container with a policy is about to get, until
@@ -263,6 +265,16 @@ impl Egress {
     /// The kernel refuses: then the tables are as they were.
     pub fn repair(&self) -> Result<(), NetlinkError> {
         self.rewrite(&self.held())
+    }
+
+    /// The tables' name.
+    pub(crate) fn table(&self) -> &str {
+        &self.kernel.table
+    }
+
+    /// The number by which the kernel knows who brought a change about.
+    pub(crate) fn port_id(&self) -> Result<u32, NetlinkError> {
+        self.kernel.socket().port_id()
     }
 
     /// Whether a table is gone that containers' policies need.

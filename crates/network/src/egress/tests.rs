@@ -70,12 +70,14 @@ fn tables_come_with_the_first_policy_and_go_with_the_last() {
         assert!(tables().is_empty());
         let rules = ["a.example:1-9/udp", "192.0.2.0/24", "*:7", "2001:db8::/32"];
         let other = Ipv4Addr::new(10, 0, 0, 3);
-        egress.set(guarded("one", CLIENT, &rules)).expect("set");
-        egress.set(guarded("two", other, &[])).expect("set");
+        egress
+            .set(guarded("one", CLIENT, &rules), false)
+            .expect("set");
+        egress.set(guarded("two", other, &[]), false).expect("set");
         assert_eq!(tables(), [TABLE, TABLE]);
         // Again, with other rules, and after somebody has removed everything.
         egress
-            .set(guarded("one", CLIENT, &["b.example"]))
+            .set(guarded("one", CLIENT, &["b.example"]), false)
             .expect("set");
         egress.close("one", "v-new").expect("close");
         let mut flush = Changes::new(TABLE);
@@ -85,7 +87,7 @@ fn tables_come_with_the_first_policy_and_go_with_the_last() {
             .commit(&mut nft::open().expect("a socket"))
             .expect("flush");
         egress
-            .set(guarded("one", CLIENT, &["c.example"]))
+            .set(guarded("one", CLIENT, &["c.example"]), false)
             .expect("set");
         assert_eq!(tables(), [TABLE, TABLE]);
         assert!(egress.close("three", "v").is_err());
@@ -93,7 +95,9 @@ fn tables_come_with_the_first_policy_and_go_with_the_last() {
         egress.remove("one").expect("there is none: no error");
         assert_eq!((tables().len(), egress.guarded()), (2, 1));
         // An address that became another's belongs to nobody else.
-        egress.set(guarded("three", CLIENT, &[])).expect("set");
+        egress
+            .set(guarded("three", CLIENT, &[]), false)
+            .expect("set");
         egress.remove("two").expect("remove");
         egress.remove("three").expect("remove");
         assert!(tables().is_empty());
@@ -106,7 +110,9 @@ fn addresses_are_learnt_for_their_rule_renewed_and_bounded() {
         let gates = Gates::default();
         let egress = Egress::open(TABLE, gates.clone()).expect("a socket");
         let rules = ["10.0.0.0/8", "*.example:443", "a.example"];
-        egress.set(guarded("one", CLIENT, &rules)).expect("set");
+        egress
+            .set(guarded("one", CLIENT, &rules), false)
+            .expect("set");
         let gate = gates.of(CLIENT.into()).expect("a gate");
         assert!(gates.of(Ipv4Addr::LOCALHOST.into()).is_none());
         let six: IpAddr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9).into();
@@ -182,7 +188,7 @@ fn addresses_are_learnt_for_their_rule_renewed_and_bounded() {
         assert!(left(four).is_some_and(|seconds| seconds > 1000));
         // Another policy keeps what its rules have in common with the old one.
         egress
-            .set(guarded("one", CLIENT, &["a.example"]))
+            .set(guarded("one", CLIENT, &["a.example"]), false)
             .expect("set");
         assert!(names("n0v4-one").contains(&four));
 
