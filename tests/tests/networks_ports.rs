@@ -196,6 +196,49 @@ fn ports_change_while_the_container_runs_and_stay_so() {
 }
 
 #[test]
+fn daemon_killed_while_ports_change_has_what_the_record_says() {
+    let mut hosts = Hosts::new(&[]);
+    hosts.server("web", &["-p", "9000:80"]);
+    for round in 0..6_u16 {
+        let (old, new) = (
+            format!("{}:80", 9000 + round),
+            format!("{}:80", 9001 + round),
+        );
+        let args = ["update", "--publish-rm", &old, "--publish-add", &new, "web"];
+        let update = hosts.cli(args).spawn();
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 4));
+        let world = hosts.world.as_mut().expect("a world");
+        world.kill();
+        update.finish();
+        world.start();
+        let shown = hosts.ports("web");
+        let [line] = shown.as_slice() else {
+            panic!("one port, not {shown:?}");
+        };
+        let number = line
+            .rsplit(':')
+            .next()
+            .and_then(|n| n.parse().ok())
+            .expect("a number");
+        let expected = [9000 + round, 9001 + round];
+        assert!(
+            expected.contains(&number),
+            "{number} is none of {expected:?}"
+        );
+        assert!(hosts.serves(number));
+        let other = if number == 9000 + round {
+            9001 + round
+        } else {
+            9000 + round
+        };
+        assert_eq!(hosts.asks(other), None);
+        if number == 9000 + round {
+            hosts.ok(args);
+        }
+    }
+}
+
+#[test]
 fn ports_change_as_a_whole_or_not_at_all() {
     let hosts = Hosts::new(&[]);
     hosts.server("web", &["-p", "8080:80"]);
@@ -398,6 +441,22 @@ fn published_port_obeys_the_hosts_firewall_only_if_asked_to() {
     let asked = (hosts.asks(8080), hosts.asks6(8080));
     assert_eq!(asked, (None, None), "the administrator's rule is bypassed");
     hosts.on_host("nft flush chain inet filter input").ok();
+    assert!(hosts.serves(8080) && hosts.serves6(8080));
+    // Somebody flushes all rules: the daemon hears of it.
+    hosts.on_host("nft flush ruleset").ok();
+    assert!(hosts.serves(8080) && hosts.serves6(8080));
+    let whole = hosts.hull(["network", "check", "--repair"]);
+    assert_eq!(whole.code, 0, "{}{}", whole.stdout, whole.stderr);
+    // Or deletes the way by which packets come back.
+    let links = hosts.on_host("ip -br link").stdout;
+    let way = links
+        .split(['@', ' ', '\n'])
+        .find(|word| word.starts_with("hp"));
+    hosts
+        .on_host(&format!("ip link del {}", way.expect("the way back")))
+        .ok();
+    assert_eq!(hosts.asks(8080), None, "what is missing closes");
+    hosts.hull(["network", "check", "--repair"]);
     assert!(hosts.serves(8080) && hosts.serves6(8080));
     drop(hosts);
 
