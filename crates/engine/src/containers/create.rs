@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hull_model::image::{ImageConfig, RunConfig};
 use hull_model::spec::{
-    ContainerSpec, Isolation, Mount, MountSource, NamespaceMode, NetworkMode, Port, Protocol,
+    ContainerSpec, Mount, MountSource, NamespaceMode, NetworkMode, Port, Protocol,
 };
 use hull_model::{Error, ErrorKind, Result, name};
 use hull_proto::plan::{Namespaces, RootFs};
@@ -73,11 +73,7 @@ impl Engine {
         self.resolve_links(&mut spec)?;
         let joins = self.resolve_joins(&spec, joins)?;
         self.check_egress(&spec, joins.as_deref())?;
-        let mut mounts = self.resolve_mounts(&spec, &image)?;
-        if spec.isolation == Isolation::Vm {
-            // Volumes that the image declares are folders of the machine's own disk.
-            mounts.retain(|point| point.kind == "tmpfs");
-        }
+        let mounts = self.resolve_mounts(&spec, &image)?;
         let health = spec.healthcheck.as_ref().map(|_| Health {
             status: "starting".into(),
             ..Health::default()

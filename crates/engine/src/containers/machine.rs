@@ -4,6 +4,7 @@
 //! ```text
 //! plan for a container ─▶ root: image as a block device below a disk of its own
 //!                         /etc/hosts and its kin: files that the agent writes
+//!                         volumes and binds: shared by a file server
 //!                         namespaces: the guest's; the shim leads the network's interfaces in
 //!                         limits: of the machine and, inside, of the container
 //! ```
@@ -12,14 +13,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hull_hypervisor::{Accelerator, initramfs, probe};
-use hull_model::spec::{ContainerSpec, Isolation, MountSource, NamespaceMode, NetworkMode};
+use hull_hypervisor::{Accelerator, initramfs, probe, qemu};
+use hull_model::spec::{ContainerSpec, Isolation, NamespaceMode, NetworkMode};
 use hull_model::{Error, ErrorKind, Resources, Result};
 use hull_proto::guest::{
-    AGENT_PATH, CGROUP_PARENT, Disk, DiskName, GuestFile, MOUNTS_PATH, Prepare,
+    AGENT_PATH, CGROUP_PARENT, Disk, DiskName, GuestFile, MOUNTS_PATH, Prepare, Share, ShareKind,
 };
 use hull_proto::plan::{CgroupPlan, LaunchPlan, MountKind, Namespace, Namespaces, RootFs};
-use hull_proto::vm::{VmDisk, VmPlan};
+use hull_proto::vm::{SHARES_TAG, VmDisk, VmPlan, VmShare};
 use hull_state::ContainerRecord;
 
 use super::devices::Devices;
@@ -41,6 +42,8 @@ const IMAGE: &str = "image";
 const DISK: &str = "disk";
 /// Folder of written files in the guest.
 const FILES: &str = "files";
+/// Folder of what is shared, there.
+const HOST: &str = "host";
 
 /// Refuses what has no meaning with a kernel of its own, and what is not built yet, each by name.
 ///
@@ -73,14 +76,7 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
              and shares none of the host's namespaces and devices"
         )));
     }
-    let shares = |source: &MountSource| !matches!(source, MountSource::Tmpfs { .. });
-    let missing = [
-        (
-            spec.mounts.iter().any(|m| shares(&m.source)) || !spec.volumes_from.is_empty(),
-            "volumes and bind mounts",
-        ),
-        (!spec.cgroup_parent.is_empty(), "--cgroup-parent"),
-    ];
+    let missing = [(!spec.cgroup_parent.is_empty(), "--cgroup-parent")];
     match missing.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(not_built(what)),
         None => Ok(()),
@@ -142,6 +138,18 @@ impl Engine {
             Namespace::Fd(index) => Some(index),
             _ => None,
         };
+        let dir = self.settings.sandbox_dir(&record.id);
+        let (files, shares) = bring(&mut plan, &dir)?;
+        let file_server = match qemu::find_file_server() {
+            Some(program) => program,
+            None if shares.is_empty() => PathBuf::new(),
+            None => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "cannot share folders with a virtual machine: virtiofsd is not installed (Debian: qemu-system-common)",
+                ));
+            }
+        };
         let vm = VmPlan {
             hypervisor,
             kvm: found.accelerator == Accelerator::Kvm,
@@ -162,7 +170,8 @@ impl Engine {
                     mounted(IMAGE, inside(IMAGE), "erofs", true),
                     mounted(DISK, inside(DISK), "ext4", false),
                 ],
-                files: move_files(&mut plan, &inside(FILES))?,
+                files,
+                shares: (!shares.is_empty()).then(shared).into_iter().collect(),
                 folders: vec![upper.clone(), work.clone()],
                 ..Prepare::default()
             },
@@ -171,9 +180,11 @@ impl Engine {
                 resources: around,
                 ..CgroupPlan::default()
             },
-            dir: self.settings.sandbox_dir(&record.id).join("cell"),
+            dir: dir.join("cell"),
             uid: uid_of(&record.id),
             seccomp_cache: std::mem::take(&mut plan.seccomp_cache),
+            shares,
+            file_server,
         };
         plan.rootfs = RootFs::Overlay {
             lower: vec![inside(IMAGE)],
@@ -239,16 +250,43 @@ fn mounted(serial: &str, target: PathBuf, kind: &str, read_only: bool) -> Disk {
     }
 }
 
-/// Files that the plan binds from the host become files in the guest, which are bound from there.
-fn move_files(plan: &mut LaunchPlan, to: &Path) -> Result<Vec<GuestFile>> {
-    let mut files = Vec::new();
+/// The share with all that is the host's.
+fn shared() -> Share {
+    Share {
+        tag: SHARES_TAG.to_owned(),
+        kind: ShareKind::VirtioFs,
+        target: Path::new(MOUNTS_PATH).join(HOST),
+        options: Vec::new(),
+        read_only: false,
+    }
+}
+
+/// What the plan binds from the host is bound from where the guest has it: the files that were
+/// written for the container, below `dir`, are files that the agent writes; volumes and the user's
+/// binds are shared.
+fn bring(plan: &mut LaunchPlan, dir: &Path) -> Result<(Vec<GuestFile>, Vec<VmShare>)> {
+    let (mut files, mut shares) = (Vec::new(), Vec::new());
+    let inside = Path::new(MOUNTS_PATH);
     for mount in &mut plan.mounts {
-        let MountKind::Bind { source, .. } = &mut mount.kind else {
+        let MountKind::Bind { source, recursive } = &mut mount.kind else {
             continue;
         };
+        if !source.starts_with(dir) {
+            let name = shares.len().to_string();
+            let path = inside.join(HOST).join(&name);
+            shares.push(VmShare {
+                source: std::mem::replace(source, path),
+                name,
+                read_only: mount.options.read_only,
+                recursive: *recursive,
+            });
+            continue;
+        }
         let fail = |e| Error::internal(format!("cannot read {}", source.display()), e);
         let content = fs::read_to_string(&*source).map_err(fail)?;
-        let path = to.join(source.file_name().unwrap_or_default());
+        let path = inside
+            .join(FILES)
+            .join(source.file_name().unwrap_or_default());
         files.push(GuestFile {
             path: path.clone(),
             mode: 0o644,
@@ -258,7 +296,7 @@ fn move_files(plan: &mut LaunchPlan, to: &Path) -> Result<Vec<GuestFile>> {
         });
         *source = path;
     }
-    Ok(files)
+    Ok((files, shares))
 }
 
 /// The limits of the hypervisor, and those inside: time is the machine's to get, all else the
@@ -311,6 +349,41 @@ mod tests {
         let mut pid = spec();
         pid.pid_mode = NamespaceMode::Host;
         assert!(check(&pid).is_err());
+    }
+
+    #[test]
+    fn bring_shares_what_is_the_users_and_writes_what_is_ours() {
+        let run = std::env::temp_dir().join(crate::random::id());
+        fs::create_dir(&run).unwrap();
+        fs::write(run.join("hosts"), "127.0.0.1\tx\n").unwrap();
+        let bind = |source: &Path, target: &str, read_only| hull_proto::plan::PlanMount {
+            target: target.into(),
+            kind: MountKind::Bind {
+                source: source.to_owned(),
+                recursive: true,
+            },
+            options: hull_proto::plan::MountOptions {
+                read_only,
+                ..Default::default()
+            },
+        };
+        let mut plan = LaunchPlan {
+            mounts: vec![
+                bind(&run.join("hosts"), "/etc/hosts", false),
+                bind(Path::new("/srv/data"), "/data", true),
+            ],
+            ..LaunchPlan::default()
+        };
+        let (files, shares) = bring(&mut plan, &run).unwrap();
+        fs::remove_dir_all(&run).unwrap();
+        assert_eq!((files.len(), shares.len()), (1, 1));
+        assert_eq!(files[0].path, Path::new("/hull/mnt/files/hosts"));
+        assert_eq!(shares[0].source, Path::new("/srv/data"));
+        assert!(shares[0].read_only && shares[0].recursive);
+        let MountKind::Bind { source, .. } = &plan.mounts[1].kind else {
+            panic!("no bind");
+        };
+        assert_eq!(source, Path::new("/hull/mnt/host/0"));
     }
 
     #[test]
