@@ -98,6 +98,8 @@ fn rules_flushed_and_links_deleted_come_back_by_themselves() {
     world.server("web1", &["--network", "web", "-p", "8080:80"]);
     world.sleeper("app", &["--network", "web"]);
     world.server("alone", &["-p", "8081:80"]);
+    world.sleeper("closed", &["--network", "web", "--egress", "deny"]);
+    let policies = format!("table inet {}-egress", world.territory().table);
     let sound = |when: &str| {
         assert!(
             host.is_repaired(),
@@ -108,6 +110,7 @@ fn rules_flushed_and_links_deleted_come_back_by_themselves() {
         assert!(host.serves("127.0.0.1:8081"), "{when}");
         assert!(host.serves("10.77.1.1:8081"), "{when}");
         assert!(world.reaches("app", "web1"), "{when}");
+        assert!(host.on("nft list tables").contains(&policies), "{when}");
     };
     sound("at first");
 
@@ -115,6 +118,10 @@ fn rules_flushed_and_links_deleted_come_back_by_themselves() {
     let back = wait_until(SOON, || host.on("nft list tables").contains("inet"));
     assert!(back, "the rules are not back");
     sound("rules flushed");
+
+    host.on(&format!("nft delete {policies}"));
+    let back = wait_until(SOON, || host.on("nft list tables").contains(&policies));
+    assert!(back, "the policies are not back");
 
     let bridge = host.bridge("web");
     host.on(&format!("ip link del {bridge}"));
@@ -161,7 +168,7 @@ fn rules_flushed_and_links_deleted_come_back_by_themselves() {
             "{inside}"
         );
     }
-    world.ok(["rm", "-f", "web1", "alone", "app"]);
+    world.ok(["rm", "-f", "web1", "alone", "app", "closed"]);
     world.ok(["network", "rm", "web"]);
     let quiet = wait_until(SOON, || !host.on("ip -o link").contains(": hu"));
     assert!(quiet, "{}", host.on("ip -o link"));

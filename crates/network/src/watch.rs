@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use hull_sys::netns::{self, FilterStep};
 
+use crate::egress::Egress;
 use crate::firewall::Firewall;
 use crate::netlink::{self, Attributes, Message, Messages, NetlinkError};
 
@@ -58,7 +59,7 @@ const RECEIVE_BYTES: usize = 64 << 10;
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// Something of our table was deleted, or all of it.
+    /// Something of our tables was deleted, or all of one.
     Table,
     /// A link of this name went, or was set down.
     Link(String),
@@ -71,7 +72,7 @@ pub enum Notice {
 /// The two subscriptions. They belong to the network namespace of the thread that started them.
 #[derive(Debug)]
 pub struct Watch {
-    table: String,
+    tables: [String; 2],
     route: AsyncFd<OwnedFd>,
     nft: AsyncFd<OwnedFd>,
 }
@@ -103,17 +104,21 @@ fn route_filter() -> Vec<FilterStep> {
     ]
 }
 
-/// All but what the socket `own` brought about, and the number of the transaction.
-fn nft_filter(own: u32) -> Vec<FilterStep> {
+/// All but what our `own` sockets brought about, and the number of the transaction.
+fn nft_filter(own: &[u32]) -> Vec<FilterStep> {
     let generation = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN;
-    vec![
+    let mut steps = vec![
         (LOAD_HALF, 0, 0, TYPE_AT),
-        (JUMP_IF_EQUAL, 3, 0, half(generation)),
-        (LOAD_WORD, 0, 0, PORT_AT),
-        (JUMP_IF_EQUAL, 1, 0, word(own)),
-        (RETURN, 0, 0, WHOLE),
+        (JUMP_IF_EQUAL, 0, 1, half(generation)),
         (RETURN, 0, 0, 0),
-    ]
+        (LOAD_WORD, 0, 0, PORT_AT),
+    ];
+    for port in own {
+        steps.push((JUMP_IF_EQUAL, 0, 1, word(*port)));
+        steps.push((RETURN, 0, 0, 0));
+    }
+    steps.push((RETURN, 0, 0, WHOLE));
+    steps
 }
 
 fn failed(step: &'static str) -> impl Fn(io::Error) -> NetlinkError {
@@ -143,14 +148,20 @@ impl Watch {
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn start(firewall: &Firewall) -> Result<Self, NetlinkError> {
+    pub fn start(firewall: &Firewall, egress: Option<&Egress>) -> Result<Self, NetlinkError> {
         let groups = GROUP_LINK | GROUP_IPV4_ADDRESS | GROUP_IPV6_ADDRESS;
-        let own = firewall.port_id()?;
+        let mut own = vec![firewall.port_id()?];
+        if let Some(egress) = egress {
+            own.push(egress.port_id()?);
+        }
         let netfilter = Some(rustix::net::netlink::NETFILTER);
         Ok(Self {
-            table: firewall.name().to_owned(),
+            tables: [
+                firewall.name().to_owned(),
+                egress.map(Egress::table).unwrap_or_default().to_owned(),
+            ],
             route: subscribe(None, groups, &route_filter())?,
-            nft: subscribe(netfilter, GROUP_NFTABLES, &nft_filter(own))?,
+            nft: subscribe(netfilter, GROUP_NFTABLES, &nft_filter(&own))?,
         })
     }
 
@@ -159,10 +170,10 @@ impl Watch {
     /// # Errors
     /// The kernel gives the subscription up.
     pub async fn next(&mut self) -> io::Result<Vec<Notice>> {
-        let table = self.table.as_str();
+        let tables = &self.tables;
         tokio::select! {
             heard = hear(&self.route, of_links) => heard,
-            heard = hear(&self.nft, |message| of_table(message, table)) => heard,
+            heard = hear(&self.nft, |message| of_table(message, tables)) => heard,
         }
     }
 }
@@ -204,11 +215,11 @@ fn of_links(message: Message<'_>) -> Option<Notice> {
     }
 }
 
-fn of_table(message: Message<'_>, table: &str) -> Option<Notice> {
+fn of_table(message: Message<'_>, tables: &[String; 2]) -> Option<Notice> {
     let [kind, subsystem] = message.kind.to_le_bytes();
     let deletes =
         u16::from(subsystem) == NFNL_SUBSYS_NFTABLES && DELETIONS.contains(&u16::from(kind));
     let attributes = Attributes::after(message.body, NFGENMSG_LEN);
     let name = attributes.find(NFTA_TABLE).and_then(netlink::text);
-    (deletes && name == Some(table)).then_some(Notice::Table)
+    (deletes && tables.iter().any(|table| name == Some(table.as_str()))).then_some(Notice::Table)
 }

@@ -165,7 +165,7 @@ fn watch_hears_others_and_not_ourselves() {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let mut watch = Watch::start(&firewall).expect("watch");
+            let mut watch = Watch::start(&firewall, None).expect("watch");
             ready.send(()).expect("the test");
             while let Ok(notices) = watch.next().await {
                 if notices.into_iter().any(|n| told.send(n).is_err()) {

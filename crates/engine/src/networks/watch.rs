@@ -23,7 +23,7 @@ const CALM: Duration = Duration::from_secs(120);
 
 /// Subscribes and watches for as long as the engine lives.
 pub(crate) fn start(engine: &Arc<Engine>, firewall: &Firewall) {
-    match Watch::start(firewall) {
+    match Watch::start(firewall, engine.egress.egress()) {
         Ok(watch) => {
             tokio::spawn(run(watch, Arc::downgrade(engine)));
         }
