@@ -51,9 +51,12 @@ pub(crate) fn prepare_bridge(bridge: &str, with_ipv6: bool) -> Vec<String> {
 /// Sets up a container's new namespace: as Docker does, any user may bind low ports and send echo
 /// requests. A read-only /proc/sys leaves the kernel's defaults, no reason to fail a start.
 pub(crate) fn prepare_container_namespace() {
-    const SWITCHES: [(&str, &[u8]); 2] = [
+    const SWITCHES: [(&str, &[u8]); 3] = [
         ("ip_unprivileged_port_start", b"0"),
         ("ping_group_range", b"0 2147483647"),
+        // Who announces himself as a router on a bridge would get what its other containers send:
+        // the kernel takes addresses and routes from anybody, be IPv6 wanted or not.
+        ("../ipv6/conf/default/accept_ra", b"0"),
     ];
     // The directory is opened once: the kernel keeps the names of all namespaces in one chain, so
     // that each step of a path costs more the more containers there are.

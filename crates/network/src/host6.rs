@@ -13,6 +13,11 @@ pub(crate) fn prepare_interface(name: &str) -> io::Result<()> {
     set(&format!("ipv6/conf/{name}/disable_ipv6"), "0")
 }
 
+/// Has an interface take addresses and routes from routers, as the kernel does by itself elsewhere.
+pub(crate) fn learn(name: &str) -> io::Result<()> {
+    set(&format!("ipv6/conf/{name}/accept_ra"), "1")
+}
+
 /// Switches IPv6 on for a bridge that has it; it learns nothing from containers either.
 pub(crate) fn prepare_bridge(bridge: &str) -> io::Result<()> {
     prepare_interface(bridge)

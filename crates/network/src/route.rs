@@ -13,6 +13,7 @@ use crate::netlink::{
 };
 use crate::types::{MacAddress, Subnet};
 
+pub(crate) use six::learn6;
 pub(crate) use way_back::WayBack;
 
 const RTM_NEWLINK: u16 = 16;

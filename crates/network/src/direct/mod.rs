@@ -277,6 +277,9 @@ impl DirectNetwork {
                 (mac, name)
             }
         };
+        if address.is_none() {
+            crate::route::learn6(plug.netns, plug.interface);
+        }
         let configured = self.configure(&mut inside, plug.interface, address);
         if configured.is_err() {
             // The address may be given to another at once.

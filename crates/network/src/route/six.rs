@@ -35,21 +35,12 @@ impl Route {
     /// As [`Route::within`], once IPv6 is on for the interface `name` there, and nobody on its link
     /// can give it other routes.
     pub(crate) fn within6(netns: BorrowedFd<'_>, name: &str) -> Result<Self, NetlinkError> {
-        let failed = |step| move |source| NetlinkError::Socket { step, source };
-        let enter = || {
-            hull_sys::netns::enter_network(netns).map_err(failed("enter the namespace"))?;
-            host6::prepare_interface(name).map_err(failed("switch IPv6 on"))?;
+        inside(netns, || {
+            host6::prepare_interface(name).map_err(|source| NetlinkError::Socket {
+                step: "switch IPv6 on",
+                source,
+            })?;
             Self::open()
-        };
-        // A thread of its own: the caller must stay in the host's namespace.
-        std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("hull-netns".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, enter)
-                .map_err(failed("start a thread"))?
-                .join()
-                .map_err(|_| failed("run a thread")(std::io::Error::other("it panicked")))?
         })
     }
 
@@ -164,6 +155,34 @@ impl Route {
             outcome => outcome.map(|()| routes),
         }
     }
+}
+
+/// Has the interface `name` in the namespace `netns` take addresses and routes from the routers on
+/// its wire, which is not ours. A kernel without IPv6 has none to take.
+pub(crate) fn learn6(netns: BorrowedFd<'_>, name: &str) {
+    inside(netns, || Ok(host6::learn(name).ok())).ok();
+}
+
+/// Does something in the namespace `netns`, in a thread of its own: the caller must stay in the
+/// host's.
+fn inside<T: Send>(
+    netns: BorrowedFd<'_>,
+    act: impl FnOnce() -> Result<T, NetlinkError> + Send,
+) -> Result<T, NetlinkError> {
+    let failed = |step| move |source| NetlinkError::Socket { step, source };
+    let enter = || {
+        hull_sys::netns::enter_network(netns).map_err(failed("enter the namespace"))?;
+        act()
+    };
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("hull-netns".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, enter)
+            .map_err(failed("start a thread"))?
+            .join()
+            .map_err(|_| failed("run a thread")(std::io::Error::other("it panicked")))?
+    })
 }
 
 fn without_family(error: &NetlinkError) -> bool {
