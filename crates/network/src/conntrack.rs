@@ -170,7 +170,7 @@ fn read_flow_of(message: Message<'_>, addresses: &[IpAddr], answered: bool) -> O
     };
     let is_one = |end: Option<IpAddr>| end.is_some_and(|end| addresses.contains(&end));
     let answers = || attributes.find(CTA_TUPLE_REPLY).and_then(source);
-    if !is_one(source(original)) && !(answered && is_one(answers())) {
+    if !(is_one(source(original)) || answered && is_one(answers())) {
         return None;
     }
     let id = attributes.find(CTA_ID).map(<[u8]>::to_vec);
