@@ -53,8 +53,8 @@ const JUMP_IF_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 const WHOLE: u32 = u32::MAX;
 
-/// The kernel sends no notice larger than this.
-const RECEIVE_BYTES: usize = 64 << 10;
+/// A notice is larger only where much has happened at once, and is then not read.
+const RECEIVE_BYTES: usize = 16 << 10;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
