@@ -94,6 +94,7 @@ impl Engine {
         }
         let line = |(link, other, address): (Link, ContainerRecord, Ipv4Addr)| {
             let mut names = vec![link.alias, crate::containers::hostname(&other)];
+            names.retain(|name| super::neighbours::is_plain(name));
             if !names.contains(&other.name) {
                 names.push(other.name);
             }

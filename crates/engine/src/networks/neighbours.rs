@@ -88,7 +88,15 @@ fn names_on(record: &ContainerRecord, place: &Place) -> Vec<String> {
         names.push(format!("{}.{}", record.name, join.name));
     }
     names.extend(record.id.get(..12).map(str::to_owned));
+    names.retain(|name| is_plain(name));
     names
+}
+
+/// Whether a name can stand in a hosts file: an alias may be any text, and must not bring lines of
+/// its own.
+pub(super) fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !name.is_empty() && name.chars().all(plain)
 }
 
 #[cfg(test)]
@@ -119,10 +127,15 @@ mod tests {
         let record = ContainerRecord {
             id: "b".repeat(64),
             name: "web".into(),
-            joins: Some(vec![join("n", "www"), join("other", "hidden")]),
+            joins: Some(vec![
+                join("n", "www"),
+                join("n", "x\n192.0.2.1 bank"),
+                join("other", "hidden"),
+            ]),
             ..ContainerRecord::default()
         };
-        let expected = ["web", "www", "web.lan", &"b".repeat(12)];
-        assert_eq!(names_on(&record, &place), expected);
+        let mut names = names_on(&record, &place);
+        names.dedup();
+        assert_eq!(names, ["web", "www", "web.lan", &"b".repeat(12)]);
     }
 }
