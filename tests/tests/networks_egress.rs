@@ -1,7 +1,8 @@
 //! Egress policies: what a container may connect to, by address, port and name; that it can do
 //! nothing about it from inside; and that the policy comes and goes with the container.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use hull_testkit::{Daemon, Run, wait_until};
@@ -93,7 +94,7 @@ fn denied_container_reaches_its_peers_and_what_is_listed_alone() {
     assert!(!world.reaches("app", &a.to_string()));
     assert!(!echoes(&world, "app", (a, 53)) && echoes(&world, "free", (a, 53)));
     // Refused, not left to wait.
-    let refused = inside(&world, "app", || std::net::TcpStream::connect((c, 80)));
+    let refused = inside(&world, "app", || TcpStream::connect((c, 80)));
     let kind = refused.expect_err("refused").raw_os_error();
     assert_eq!(kind, Some(113), "no route to host");
 
@@ -129,6 +130,29 @@ fn denied_container_reaches_its_peers_and_what_is_listed_alone() {
         shown,
         format!(r#"{{"Default":"deny","Allow":["{web}","{all}"]}}"#)
     );
+
+    // A connection that others have begun goes on under another policy.
+    let serving = inside(&world, "app", || {
+        TcpListener::bind("0.0.0.0:81").expect("bind")
+    });
+    world.ok(["update", "--publish-add", "81", "app"]);
+    let port = world.ok(["port", "app", "81/tcp"]);
+    let port: u16 = port
+        .lines()
+        .find_map(|line| line.rsplit(':').next()?.parse().ok())
+        .expect("a port");
+    let mut client = outside.within(|| TcpStream::connect((outside.ours, port)).expect("connect"));
+    let (mut server, _) = serving.accept().expect("accept");
+    world.ok(["update", "--egress", "deny", "app"]);
+    server.write_all(b"on").expect("send");
+    let patience = Some(Duration::from_secs(5));
+    client.set_read_timeout(patience).expect("a limit");
+    let mut said = [0; 2];
+    client
+        .read_exact(&mut said)
+        .expect("the connection goes on");
+    assert_eq!(&said, b"on");
+    assert!(!reaches(&world, "app", (a, 80)));
     let others = world.inspect("db", "{{json .HostConfig}}");
     assert!(!others.contains("Egress"), "{others}");
 }
