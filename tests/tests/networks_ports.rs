@@ -122,7 +122,9 @@ impl Hosts {
     /// The table of the firewall.
     fn rules(&self) -> String {
         let table = &self.territory().table;
-        self.on_host(&format!("nft list table inet {table}")).stdout
+        let listed = self.on_host(&format!("nft list table inet {table}"));
+        assert_eq!(listed.stderr, "", "nft reads our rules without complaint");
+        listed.stdout
     }
 
     /// What of IPv4 `hull port` shows.
@@ -209,7 +211,7 @@ fn daemon_killed_while_ports_change_has_what_the_record_says() {
         std::thread::sleep(Duration::from_millis(u64::from(round) * 4));
         let world = hosts.world.as_mut().expect("a world");
         world.kill();
-        update.finish();
+        let _ = update.finish();
         world.start();
         let shown = hosts.ports("web");
         let [line] = shown.as_slice() else {

@@ -1,8 +1,9 @@
 //! Published ranges in the table: one element each, however many ports there are.
 //!
 //! nf_tables can shift ports only through an option of its translation that was made for random
-//! ones: with "offset", the new port is `least + old % (most - least + 1)`. A map holds `least` and
-//! `most` beside the container's address, chosen so that this adds the distance between both sides.
+//! ones: with "offset", the new port is `least + old % (most - least + 1)`. One map holds `least` beside
+//! the container's address, another `most`, chosen so that this adds the distance between both sides.
+//! There are two because nft complains of rules in which one map has all three.
 
 use std::net::Ipv4Addr;
 
@@ -13,47 +14,66 @@ use crate::rule::Target;
 use crate::table::Forward;
 
 const V4_PORT: &[Kind] = &[Kind::V4, Kind::Port];
-const V4_PORT_PORT: &[Kind] = &[Kind::V4, Kind::Port, Kind::Port];
 
-const fn ranges(name: &'static str, key: &'static [Kind]) -> Set {
+const PORT: &[Kind] = &[Kind::Port];
+
+/// The maps of published ranges of one protocol, looked up in one way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ranges {
+    pub(crate) protocol: Protocol,
+    pub(crate) target: Target,
+    /// To the container's address and the least port.
+    pub(crate) starts: Set,
+    /// To the greatest port.
+    pub(crate) ends: Set,
+}
+
+/// A map from ranges of `key`.
+pub(crate) const fn ranges(name: &'static str, key: &'static [Kind], data: &'static [Kind]) -> Set {
     Set {
-        data: V4_PORT_PORT,
+        data,
         ..Set::ranges(name, key)
     }
 }
 
-/// The maps of published ranges.
-pub(crate) const RANGES: [(Protocol, Target, Set); 6] = [
-    (
-        Protocol::Tcp,
-        Target::AddressPort,
-        ranges("tcp_address_port_ranges", V4_PORT),
-    ),
-    (
-        Protocol::Tcp,
-        Target::Port,
-        ranges("tcp_port_ranges", &[Kind::Port]),
-    ),
-    (
-        Protocol::Udp,
-        Target::AddressPort,
-        ranges("udp_address_port_ranges", V4_PORT),
-    ),
-    (
-        Protocol::Udp,
-        Target::Port,
-        ranges("udp_port_ranges", &[Kind::Port]),
-    ),
-    (
-        Protocol::Sctp,
-        Target::AddressPort,
-        ranges("sctp_address_port_ranges", V4_PORT),
-    ),
-    (
-        Protocol::Sctp,
-        Target::Port,
-        ranges("sctp_port_ranges", &[Kind::Port]),
-    ),
+/// All of them.
+pub(crate) const RANGES: [Ranges; 6] = [
+    Ranges {
+        protocol: Protocol::Tcp,
+        target: Target::AddressPort,
+        starts: ranges("tcp_address_port_ranges", V4_PORT, V4_PORT),
+        ends: ranges("tcp_address_port_range_ends", V4_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Tcp,
+        target: Target::Port,
+        starts: ranges("tcp_port_ranges", PORT, V4_PORT),
+        ends: ranges("tcp_port_range_ends", PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Udp,
+        target: Target::AddressPort,
+        starts: ranges("udp_address_port_ranges", V4_PORT, V4_PORT),
+        ends: ranges("udp_address_port_range_ends", V4_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Udp,
+        target: Target::Port,
+        starts: ranges("udp_port_ranges", PORT, V4_PORT),
+        ends: ranges("udp_port_range_ends", PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Sctp,
+        target: Target::AddressPort,
+        starts: ranges("sctp_address_port_ranges", V4_PORT, V4_PORT),
+        ends: ranges("sctp_address_port_range_ends", V4_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Sctp,
+        target: Target::Port,
+        starts: ranges("sctp_port_ranges", PORT, V4_PORT),
+        ends: ranges("sctp_port_range_ends", PORT, PORT),
+    },
 ];
 
 /// The elements of a range.
@@ -63,34 +83,15 @@ pub(crate) fn elements(forward: &Forward) -> Vec<(&'static str, Entry)> {
         true => Target::Port,
         false => Target::AddressPort,
     };
-    let of = |(protocol, key, _): &&(Protocol, Target, Set)| {
-        *protocol == port.container.protocol && *key == target
-    };
-    let Some((.., set)) = RANGES.iter().find(of) else {
+    let of = |maps: &&Ranges| maps.protocol == port.container.protocol && maps.target == target;
+    let Some(maps) = RANGES.iter().find(of) else {
         return Vec::new();
     };
-    let shifts = shifts(port.host_port, port.host_port_end(), port.container.number);
-    let pairs = shifts.into_iter().flat_map(|shift| {
-        let data = [
-            Part::V4(address),
-            Part::Port(shift.least),
-            Part::Port(shift.most),
-        ];
-        let key = key(target, port.host_ip, shift.first);
-        let mut begins = Entry::to(&key, &data);
-        let ends = match target {
-            Target::Port => shift.last.checked_add(1).map(|next| Entry {
-                ends_interval: true,
-                ..Entry::of(&[Part::Port(next)])
-            }),
-            Target::AddressPort => {
-                begins.last = bytes(&[Part::V4(port.host_ip), Part::Port(shift.last)]);
-                None
-            }
-        };
-        std::iter::once(begins).chain(ends)
-    });
-    pairs.map(|entry| (set.name, entry)).collect()
+    let key = |number: u16| key(target, port.host_ip, number);
+    shifts(port.host_port, port.host_port_end(), port.container.number)
+        .into_iter()
+        .flat_map(|shift| shift.elements(maps, Part::V4(address), key))
+        .collect()
 }
 
 fn key(target: Target, host_ip: Ipv4Addr, port: u16) -> Vec<Part<'static>> {
@@ -107,6 +108,40 @@ pub(crate) struct Shift {
     pub(crate) last: u16,
     pub(crate) least: u16,
     pub(crate) most: u16,
+}
+
+impl Shift {
+    /// The elements that say so; `key` is that of a port.
+    pub(crate) fn elements<'a>(
+        &self,
+        maps: &Ranges,
+        address: Part<'a>,
+        key: impl Fn(u16) -> Vec<Part<'a>>,
+    ) -> Vec<(&'static str, Entry)> {
+        let starts = [address, Part::Port(self.least)];
+        let ends = [Part::Port(self.most)];
+        let mut elements = Vec::with_capacity(4);
+        for (map, data) in [(maps.starts, starts.as_slice()), (maps.ends, &ends)] {
+            let mut begins = Entry::to(&key(self.first), data);
+            let ends = match maps.target {
+                Target::Port => self.last.checked_add(1).map(|next| Entry {
+                    ends_interval: true,
+                    ..Entry::of(&key(next))
+                }),
+                Target::AddressPort => {
+                    begins.last = bytes(&key(self.last));
+                    None
+                }
+            };
+            elements.extend(
+                [Some(begins), ends]
+                    .into_iter()
+                    .flatten()
+                    .map(|e| (map.name, e)),
+            );
+        }
+        elements
+    }
 }
 
 /// The ports from `first` to `last`, shifted so that the first becomes `to`; few even at worst.
@@ -183,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn range_is_two_elements_and_one_at_the_end_of_all_ports() {
+    fn range_is_a_few_elements_and_fewer_at_the_end_of_all_ports() {
         let forward = |host_ip, first, more| Forward {
             port: PublishedPort {
                 container: Port {
@@ -197,16 +232,17 @@ mod tests {
             address: Ipv4Addr::new(10, 0, 0, 2),
         };
         let any = elements(&forward(Ipv4Addr::UNSPECIFIED, 20_000, 4_999));
-        assert_eq!(any.len(), 2);
+        assert_eq!(any.len(), 4, "two of each map");
+        assert_eq!(any[2].1.data, [255, 255]);
         assert_eq!(any[0].1.key, 20_000_u16.to_be_bytes());
-        assert_eq!(any[0].1.data, [10, 0, 0, 2, 0, 0, 0, 0, 255, 255, 0, 0]);
+        assert_eq!(any[0].1.data, [10, 0, 0, 2, 0, 0, 0, 0]);
         assert_eq!(any[1].1.key, 25_000_u16.to_be_bytes());
         assert_eq!(
             elements(&forward(Ipv4Addr::UNSPECIFIED, 65_000, 535)).len(),
-            1
+            2
         );
         let one = elements(&forward(Ipv4Addr::LOCALHOST, 65_000, 535));
-        assert_eq!(one.len(), 1);
+        assert_eq!(one.len(), 2);
         assert_eq!(one[0].1.key, [127, 0, 0, 1, 253, 232, 0, 0]);
         assert_eq!(one[0].1.last, [127, 0, 0, 1, 255, 255, 0, 0]);
     }

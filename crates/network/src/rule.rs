@@ -16,7 +16,7 @@ const REG_VERDICT: u32 = 0;
 /// First of the registers of four bytes; a concatenation takes this and the next.
 const REG_A: u32 = 8;
 const REG_B: u32 = 9;
-const REG_C: u32 = 10;
+const REG_D: u32 = 11;
 /// An interface's name takes four of them: what follows one begins here.
 const REG_AFTER_NAME: u32 = 12;
 
@@ -118,8 +118,8 @@ pub(crate) enum Step<'a> {
     DestinationWasKept,
     /// Looks the destination up in a map and rewrites it to what was found.
     RewriteDestination(Target, &'a str),
-    /// As [`Step::RewriteDestination`] of a range: the map has what shifts the port.
-    ShiftDestination(Target, &'a str),
+    /// As [`Step::RewriteDestination`] of a range: the maps have what shifts the port.
+    ShiftDestination(Target, &'a str, &'a str),
     /// As [`Step::RewriteDestination`], by the interface of input and the destination address.
     RewriteByInterface(&'a str),
     /// Looks at addresses of IPv6.
@@ -163,10 +163,15 @@ fn is_in(list: &mut Batch, set: &str) {
 
 /// Replaces what is in the registers by what the map has for it.
 fn look_up(list: &mut Batch, map: &str) {
+    look_up_at(list, map, REG_A);
+}
+
+/// As [`look_up`], in the registers from `first` on.
+fn look_up_at(list: &mut Batch, map: &str, first: u32) {
     expression(list, "lookup", |b| {
         b.text(NFTA_LOOKUP_SET, map)
-            .be32(NFTA_LOOKUP_SREG, REG_A)
-            .be32(NFTA_LOOKUP_DREG, REG_A);
+            .be32(NFTA_LOOKUP_SREG, first)
+            .be32(NFTA_LOOKUP_DREG, first);
     });
 }
 
@@ -234,7 +239,7 @@ fn destination_nat(list: &mut Batch) {
 }
 
 /// Rewrites the destination to the address in the first register, and shifts the port by the numbers
-/// in the next two.
+/// in the second and fourth.
 fn shifting_nat(list: &mut Batch) {
     const NAT_DNAT: u32 = 1;
     const NF_NAT_RANGE_PROTO_OFFSET: u32 = 1 << 5;
@@ -243,22 +248,27 @@ fn shifting_nat(list: &mut Batch) {
             .be32(NFTA_NAT_FAMILY, u32::from(NFPROTO_IPV4))
             .be32(NFTA_NAT_REG_ADDR_MIN, REG_A)
             .be32(NFTA_NAT_REG_PROTO_MIN, REG_B)
-            .be32(NFTA_NAT_REG_PROTO_MAX, REG_C)
+            .be32(NFTA_NAT_REG_PROTO_MAX, REG_D)
             .be32(NFTA_NAT_FLAGS, NF_NAT_RANGE_PROTO_OFFSET);
     });
 }
 
 /// Loads what a published port is looked up by.
 fn load(list: &mut Batch, target: Target) {
+    load_to(list, target, REG_A);
+}
+
+/// As [`load`], into the registers from `first` on.
+fn load_to(list: &mut Batch, target: Target, first: u32) {
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
     const DADDR: u32 = 16;
     const DPORT: u32 = 2;
     match target {
-        Target::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
+        Target::Port => payload(list, first, TRANSPORT, DPORT, 2),
         Target::AddressPort => {
-            payload(list, REG_A, NETWORK, DADDR, 4);
-            payload(list, REG_B, TRANSPORT, DPORT, 2);
+            payload(list, first, NETWORK, DADDR, 4);
+            payload(list, first + 1, TRANSPORT, DPORT, 2);
         }
     }
 }
@@ -418,9 +428,11 @@ pub(crate) fn write_step(list: &mut Batch, step: Step<'_>) {
             look_up(list, map);
             destination_nat(list);
         }
-        Step::ShiftDestination(key, map) => {
+        Step::ShiftDestination(key, starts, ends) => {
             load(list, key);
-            look_up(list, map);
+            look_up(list, starts);
+            load_to(list, key, REG_D);
+            look_up_at(list, ends, REG_D);
             shifting_nat(list);
         }
         Step::RewriteByInterface(map) => {

@@ -88,7 +88,8 @@ const PORTS: [(Protocol, Target, Set); 6] = [
 /// Every set and map of the table.
 pub(crate) fn sets() -> Vec<Set> {
     let mut all = vec![BRIDGES, INTERNAL, WITHIN, MASQUERADED, NAME_SERVERS];
-    all.extend(PORTS.iter().chain(&RANGES).map(|(.., set)| *set));
+    all.extend(PORTS.map(|(.., set)| set));
+    all.extend(RANGES.iter().flat_map(|maps| [maps.starts, maps.ends]));
     all.extend(table6::sets());
     all
 }
@@ -174,9 +175,9 @@ pub(crate) fn write(t: &mut Transaction<'_>, back: Option<&str>) {
     guard(t);
     destinations(t, back);
     if let Some(back) = back {
-        let maps = PORTS.iter().chain(&RANGES);
-        let maps = maps.map(|(protocol, key, map)| (number(*protocol), *key, map.name));
-        admission::write_marks(t, back, maps);
+        let ports = PORTS.map(|(protocol, key, map)| (number(protocol), key, map.name));
+        let ranges = RANGES.map(|maps| (number(maps.protocol), maps.target, maps.starts.name));
+        admission::write_marks(t, back, ports.into_iter().chain(ranges));
     }
     forward(t);
     sources(t);
@@ -231,13 +232,13 @@ fn destinations(t: &mut Transaction<'_>, back: Option<&str>) {
             ],
         );
     }
-    for (protocol, key, map) in RANGES {
+    for maps in RANGES {
         t.rule(
             "published",
             &[
-                Step::Protocol(number(protocol)),
+                Step::Protocol(number(maps.protocol)),
                 Step::DestinationIsLocal,
-                Step::ShiftDestination(key, map.name),
+                Step::ShiftDestination(maps.target, maps.starts.name, maps.ends.name),
             ],
         );
     }
@@ -279,4 +280,3 @@ fn sources(t: &mut Transaction<'_>) {
     // By a published port, from another network.
     t.rule("into_bridge", &masqueraded);
 }
-

@@ -19,15 +19,15 @@ use hull_model::spec::{Protocol, PublishedPort6};
 
 use crate::admission::{MARK, number};
 use crate::config::Policy;
-use crate::elements::{Entry, Kind, Part, Set, bytes};
+use crate::elements::{Entry, Kind, Part, Set};
 use crate::nft::{NFPROTO_IPV6, Transaction};
-use crate::port_ranges::shifts;
+use crate::port_ranges::{Ranges, ranges, shifts};
 use crate::rule::{Step, Step6, Target};
 use crate::table::NAME_SERVICE;
 use crate::types6::Subnet6;
 
 const V6_PORT: &[Kind] = &[Kind::V6, Kind::Port];
-const V6_PORT_PORT: &[Kind] = &[Kind::V6, Kind::Port, Kind::Port];
+const PORT: &[Kind] = &[Kind::Port];
 
 /// The subnets whose containers the host lends its address.
 const MASQUERADED: Set = Set::ranges("masqueraded6", &[Kind::V6]);
@@ -40,13 +40,6 @@ const fn by_port(name: &'static str) -> Set {
 
 const fn by_address(name: &'static str) -> Set {
     Set::map(name, V6_PORT, V6_PORT)
-}
-
-const fn ranges(name: &'static str, key: &'static [Kind]) -> Set {
-    Set {
-        data: V6_PORT_PORT,
-        ..Set::ranges(name, key)
-    }
 }
 
 /// A map of published ports: of which protocol, and what it is looked up by.
@@ -73,43 +66,53 @@ const PORTS: [Map; 6] = [
     (Protocol::Sctp, Target::Port, by_port("sctp6_ports")),
 ];
 
-const RANGES: [Map; 6] = [
-    (
-        Protocol::Tcp,
-        Target::AddressPort,
-        ranges("tcp6_address_port_ranges", V6_PORT),
-    ),
-    (
-        Protocol::Tcp,
-        Target::Port,
-        ranges("tcp6_port_ranges", &[Kind::Port]),
-    ),
-    (
-        Protocol::Udp,
-        Target::AddressPort,
-        ranges("udp6_address_port_ranges", V6_PORT),
-    ),
-    (
-        Protocol::Udp,
-        Target::Port,
-        ranges("udp6_port_ranges", &[Kind::Port]),
-    ),
-    (
-        Protocol::Sctp,
-        Target::AddressPort,
-        ranges("sctp6_address_port_ranges", V6_PORT),
-    ),
-    (
-        Protocol::Sctp,
-        Target::Port,
-        ranges("sctp6_port_ranges", &[Kind::Port]),
-    ),
+const RANGES: [Ranges; 6] = [
+    Ranges {
+        protocol: Protocol::Tcp,
+        target: Target::AddressPort,
+        starts: ranges("tcp6_address_port_ranges", V6_PORT, V6_PORT),
+        ends: ranges("tcp6_address_port_range_ends", V6_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Tcp,
+        target: Target::Port,
+        starts: ranges("tcp6_port_ranges", PORT, V6_PORT),
+        ends: ranges("tcp6_port_range_ends", PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Udp,
+        target: Target::AddressPort,
+        starts: ranges("udp6_address_port_ranges", V6_PORT, V6_PORT),
+        ends: ranges("udp6_address_port_range_ends", V6_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Udp,
+        target: Target::Port,
+        starts: ranges("udp6_port_ranges", PORT, V6_PORT),
+        ends: ranges("udp6_port_range_ends", PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Sctp,
+        target: Target::AddressPort,
+        starts: ranges("sctp6_address_port_ranges", V6_PORT, V6_PORT),
+        ends: ranges("sctp6_address_port_range_ends", V6_PORT, PORT),
+    },
+    Ranges {
+        protocol: Protocol::Sctp,
+        target: Target::Port,
+        starts: ranges("sctp6_port_ranges", PORT, V6_PORT),
+        ends: ranges("sctp6_port_range_ends", PORT, PORT),
+    },
 ];
 
 /// Every set and map for IPv6.
 pub(crate) fn sets() -> impl Iterator<Item = Set> {
-    let maps = PORTS.into_iter().chain(RANGES).map(|(.., set)| set);
-    [MASQUERADED, NAME_SERVERS].into_iter().chain(maps)
+    let ports = PORTS.into_iter().map(|(.., set)| set);
+    let ranges = RANGES.into_iter().flat_map(|maps| [maps.starts, maps.ends]);
+    [MASQUERADED, NAME_SERVERS]
+        .into_iter()
+        .chain(ports)
+        .chain(ranges)
 }
 
 /// A port published on an address of IPv6, with the container it leads to.
@@ -158,40 +161,25 @@ fn of_port(forward: &Forward6) -> Vec<(&'static str, Entry)> {
     } else {
         Target::AddressPort
     };
-    let maps = if port.more > 0 { &RANGES } else { &PORTS };
-    let fits = |map: &&Map| map.0 == port.container.protocol && map.1 == target;
-    let Some((.., set)) = maps.iter().find(fits) else {
-        return Vec::new();
-    };
     let key = |number: u16| match target {
         Target::Port => vec![Part::Port(number)],
         Target::AddressPort => vec![Part::V6(port.host_ip), Part::Port(number)],
     };
+    let protocol = port.container.protocol;
     if port.more == 0 {
+        let fits = |map: &&Map| map.0 == protocol && map.1 == target;
         let data = [Part::V6(address), Part::Port(port.container.number)];
-        return vec![(set.name, Entry::to(&key(port.host_port), &data))];
+        let element = |map: &Map| (map.2.name, Entry::to(&key(port.host_port), &data));
+        return PORTS.iter().find(fits).map(element).into_iter().collect();
     }
-    let shifts = shifts(port.host_port, port.host_port_end(), port.container.number);
-    let entries = shifts.into_iter().flat_map(|shift| {
-        let data = [
-            Part::V6(address),
-            Part::Port(shift.least),
-            Part::Port(shift.most),
-        ];
-        let mut begins = Entry::to(&key(shift.first), &data);
-        let ends = match target {
-            Target::Port => shift.last.checked_add(1).map(|next| Entry {
-                ends_interval: true,
-                ..Entry::of(&[Part::Port(next)])
-            }),
-            Target::AddressPort => {
-                begins.last = bytes(&key(shift.last));
-                None
-            }
-        };
-        std::iter::once(begins).chain(ends)
-    });
-    entries.map(|entry| (set.name, entry)).collect()
+    let fits = |maps: &&Ranges| maps.protocol == protocol && maps.target == target;
+    let Some(maps) = RANGES.iter().find(fits) else {
+        return Vec::new();
+    };
+    shifts(port.host_port, port.host_port_end(), port.container.number)
+        .into_iter()
+        .flat_map(|shift| shift.elements(maps, Part::V6(address), key))
+        .collect()
 }
 
 /// Writes the chain and the rules into a table that has those of [`crate::table`]. With a way `back`,
@@ -216,29 +204,34 @@ pub(crate) fn write(t: &mut Transaction<'_>, back: Option<&str>) {
         Some(back) => t.rule("prerouting", &[v6, Step::InputIs(back), published]),
         None => t.rule("prerouting", &[v6, published]),
     }
-    for map in PORTS.iter().chain(&RANGES).filter(|_| back.is_some()) {
-        let steps = [
-            v6,
-            Step::Protocol(number(map.0)),
-            Step::InputIsNot(back.unwrap_or_default()),
-            Step::New,
-            Step::DestinationIsLocal,
-            Step::V6(Step6::IsPublished(map.1, map.2.name)),
-            Step::Mark(MARK),
-        ];
-        t.rule("admission", &steps);
+    if let Some(back) = back {
+        let ports = PORTS.map(|(protocol, target, map)| (protocol, target, map.name));
+        let ranges = RANGES.map(|maps| (maps.protocol, maps.target, maps.starts.name));
+        for (protocol, target, map) in ports.into_iter().chain(ranges) {
+            let steps = [
+                v6,
+                Step::Protocol(number(protocol)),
+                Step::InputIsNot(back),
+                Step::New,
+                Step::DestinationIsLocal,
+                Step::V6(Step6::IsPublished(target, map)),
+                Step::Mark(MARK),
+            ];
+            t.rule("admission", &steps);
+        }
     }
-    let steps = |map: &Map, last| {
-        let protocol = Step::Protocol(number(map.0));
+    let steps = |protocol, last| {
+        let protocol = Step::Protocol(number(protocol));
         [protocol, Step::DestinationIsLocal, Step::V6(last)]
     };
     for map in &PORTS {
         let last = Step6::RewriteDestination(map.1, map.2.name);
-        t.rule("published6", &steps(map, last));
+        t.rule("published6", &steps(map.0, last));
     }
-    for map in &RANGES {
-        let last = Step6::ShiftDestination(map.1, map.2.name);
-        t.rule("published6", &steps(map, last));
+    for maps in &RANGES {
+        let (starts, ends) = (maps.starts.name, maps.ends.name);
+        let last = Step6::ShiftDestination(maps.target, starts, ends);
+        t.rule("published6", &steps(maps.protocol, last));
     }
     let masqueraded = Step::V6(Step6::SourceInSet(MASQUERADED.name));
     let loopback = Step::V6(Step6::SourceIs(Ipv6Addr::LOCALHOST));
@@ -280,7 +273,11 @@ mod tests {
         assert_eq!(one[0].1.key.len(), 20);
         // From 8080 down to 80, some ports at a time.
         let range = of(Ipv6Addr::UNSPECIFIED, 99);
-        assert!(range.iter().all(|(set, _)| *set == "udp6_port_ranges"));
+        assert!(
+            range
+                .iter()
+                .all(|(set, _)| set.starts_with("udp6_port_range"))
+        );
         let range = of(Ipv6Addr::LOCALHOST, 99);
         assert!(range.iter().all(|(_, entry)| entry.last.len() == 20));
     }

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use super::{
     NFTA_NAT_FAMILY, NFTA_NAT_FLAGS, NFTA_NAT_REG_ADDR_MIN, NFTA_NAT_REG_PROTO_MAX,
     NFTA_NAT_REG_PROTO_MIN, NFTA_NAT_TYPE, REG_A, REG_AFTER_NAME, Target, compare, expression,
-    is_in, look_up, meta, payload,
+    is_in, look_up, look_up_at, meta, payload,
 };
 use crate::netlink::Batch;
 
@@ -22,8 +22,8 @@ pub(crate) enum Step6<'a> {
     SourceInSet(&'a str),
     /// Looks the destination up in a map and rewrites it to what was found.
     RewriteDestination(Target, &'a str),
-    /// As [`Step6::RewriteDestination`] of a range: the map has what shifts the port.
-    ShiftDestination(Target, &'a str),
+    /// As [`Step6::RewriteDestination`] of a range: the maps have what shifts the port.
+    ShiftDestination(Target, &'a str, &'a str),
     /// The destination is in a map of published ports.
     IsPublished(Target, &'a str),
     /// As [`Step6::RewriteDestination`], by the interface of input and the destination address.
@@ -51,9 +51,11 @@ pub(super) fn write(list: &mut Batch, step: Step6<'_>) {
             load(list, target);
             look_up(list, map);
         }
-        Step6::ShiftDestination(target, map) => {
+        Step6::ShiftDestination(target, starts, ends) => {
             load(list, target);
-            look_up(list, map);
+            look_up(list, starts);
+            load_to(list, target, REG_PORT_END);
+            look_up_at(list, ends, REG_PORT_END);
             nat(list, true);
         }
         Step6::RewriteByInterface(map) => {
@@ -79,13 +81,18 @@ fn destination(list: &mut Batch, register: u32) {
 
 /// Loads what a published port is looked up by.
 fn load(list: &mut Batch, target: Target) {
+    load_to(list, target, REG_A);
+}
+
+/// As [`load`], into the registers from `first` on.
+fn load_to(list: &mut Batch, target: Target, first: u32) {
     const TRANSPORT: u32 = 2;
     const DPORT: u32 = 2;
     match target {
-        Target::Port => payload(list, REG_A, TRANSPORT, DPORT, 2),
+        Target::Port => payload(list, first, TRANSPORT, DPORT, 2),
         Target::AddressPort => {
-            destination(list, REG_A);
-            payload(list, REG_PORT, TRANSPORT, DPORT, 2);
+            destination(list, first);
+            payload(list, first + 4, TRANSPORT, DPORT, 2);
         }
     }
 }
