@@ -436,7 +436,7 @@ impl OtherHost {
     }
 
     fn reaches(&self, address: &str) -> bool {
-        let command = format!("netns exec {} ping -c 1 -W 1 {address}", self.name);
+        let command = format!("netns exec {} busybox ping -c 1 -W 1 {address}", self.name);
         Run::new("ip").args(command.split(' ')).run().code == 0
     }
 }
@@ -484,4 +484,5 @@ fn other_hosts_are_reached_by_masquerade_and_reach_no_container() {
         let address = world.place(&name, network, "IPAddress");
         assert!(!other.reaches(&address), "{name}");
     }
+    assert!(other.reaches(&other.ours), "it reaches the host itself");
 }
