@@ -434,4 +434,27 @@ mod tests {
         });
         assert_eq!(state.elements, before);
     }
+
+    #[test]
+    fn kernel_without_ipv6_gets_the_table_in_the_family_ip() {
+        let write = || {
+            hull_sys::netns::unshare_network().expect("unshare");
+            let firewall = Firewall::gathering("t");
+            let subnet = "10.0.0.0/24".parse().expect("a subnet");
+            let policy = crate::config::Policy::default();
+            let elements = table::of_network("own0", subnet, policy);
+            firewall.change(Change::adding(elements)).expect("gather");
+            let mut state = firewall.lock();
+            firewall
+                .rewrite_as(&mut state, NFPROTO_IPV4)
+                .expect("write");
+            let tables = |state: &mut State, family| nft::tables(state.socket().unwrap(), family);
+            assert_eq!(tables(&mut state, NFPROTO_IPV4).unwrap(), ["t"]);
+            // The same daemon on a kernel with IPv6.
+            firewall.rewrite(&mut state).expect("write");
+            assert!(tables(&mut state, NFPROTO_IPV4).unwrap().is_empty());
+            assert_eq!(tables(&mut state, NFPROTO_INET).unwrap(), ["t"]);
+        };
+        std::thread::spawn(write).join().expect("the thread");
+    }
 }
