@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemon::{Daemon, demultiplex, log_records, started, stream_pair, until};
 use hull_hypervisor::{Accelerator, initramfs, probe};
@@ -176,9 +176,7 @@ fn failure(reply: Reply) -> Failure {
 #[test]
 fn machine_runs_a_process_with_streams_exec_signals_and_a_kernel_of_its_own() {
     let mut machine = Machine::new();
-    let began = Instant::now();
     let pid = machine.start("echo hello; echo oops >&2; read line < /dev/null; trap 'exit 7' TERM; while :; do sleep 0.1; done");
-    println!("started after {:?}", began.elapsed());
     until("its output is logged", || machine.output().contains("oops"));
 
     // A kernel of its own, and nothing of the host's in sight.
@@ -187,9 +185,7 @@ fn machine_runs_a_process_with_streams_exec_signals_and_a_kernel_of_its_own() {
     assert_eq!(code, 0, "{kernel}");
     assert_ne!(kernel.lines().next(), Some(host.trim()));
     assert!(kernel.contains("sh"), "{kernel}");
-    let began = Instant::now();
     assert_eq!(machine.exec("exit 9").0, 9);
-    println!("exec took {:?}", began.elapsed());
     let mut missing = machine.shim.exec("m", "");
     missing.process.args = vec!["/nowhere".into()];
     missing.seccomp_cache = PathBuf::new();
@@ -443,6 +439,45 @@ fn machine_shares_folders_and_files_both_ways_and_nothing_else() {
 }
 
 #[test]
+fn machine_whose_file_server_dies_ends_with_a_reason() {
+    let mut machine = Machine::new();
+    let folder = machine.file("shared");
+    std::fs::create_dir(&folder).unwrap();
+    let mut launch = machine.launch("echo up; sleep 1000");
+    let vm = launch.plan.vm.as_mut().unwrap();
+    vm.file_server = hull_hypervisor::qemu::find_file_server().expect("virtiofsd is needed");
+    vm.shares = vec![VmShare {
+        source: folder,
+        name: "0".into(),
+        ..VmShare::default()
+    }];
+    let hypervisor = started(machine.daemon.call(request(launch), &[]));
+    let group = cgroups(&machine.shim.cgroup).remove(0);
+    let all = std::fs::read_to_string(group.join("cgroup.procs")).unwrap();
+    let server = all.lines().filter_map(|pid| pid.parse::<u32>().ok());
+    let servers: Vec<u32> = server.filter(|pid| *pid != hypervisor).collect();
+    assert!(!servers.is_empty(), "{all}");
+    for pid in servers {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let mut reasons = Vec::new();
+    let code = loop {
+        match machine.daemon.event() {
+            Event::Warning(text) => reasons.push(text),
+            Event::Exited(status) => break status.code,
+            _ => {}
+        }
+    };
+    assert_eq!(code, 137);
+    assert!(
+        reasons.iter().any(|text| text.contains("volumes")),
+        "{reasons:?}"
+    );
+    machine.gone();
+}
+
+#[test]
 fn machine_of_a_killed_shim_dies_with_it() {
     let mut machine = Machine::new();
     let pid = machine.start("echo up; sleep 1000");
@@ -465,7 +500,6 @@ fn machine_that_cannot_boot_says_why_and_leaves_nothing() {
         "{}",
         failed.message
     );
-    println!("{}", failed.message);
     assert!(!machine.file("cell").exists());
     drop(machine.daemon);
     machine.shim.ended_clean();

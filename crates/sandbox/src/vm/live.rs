@@ -47,7 +47,8 @@ pub(super) struct Live {
     pub(super) group: Box<dyn Cgroup>,
     pub(super) dir: PathBuf,
     /// Who serves the host's files; goes after the guest.
-    pub(super) files: Option<FileServer>,
+    files: Option<FileServer>,
+    files_watch: Watch,
     /// Kept for the taps in it.
     _netns: Option<OwnedFd>,
     pub(super) memory: u64,
@@ -76,6 +77,7 @@ impl Live {
         let link = Link::new(booted.channel, &mut poller).map_err(wrong)?;
         let console = Console::new(booted.console, &mut poller).map_err(wrong)?;
         let (mut guest_watch, mut timer_watch) = (poller.watch(), poller.watch());
+        let files_watch = poller.watch();
         guest_watch
             .set(&poller, booted.guest.process(), EventFlags::IN)
             .map_err(wrong)?;
@@ -94,6 +96,7 @@ impl Live {
             group,
             dir,
             files: None,
+            files_watch,
             _netns: booted.netns,
             memory,
             paused: false,
@@ -106,6 +109,15 @@ impl Live {
             ended: Vec::new(),
             oom_kills: 0,
         })
+    }
+
+    /// Takes over who serves the host's files.
+    pub(super) fn serve_files(&mut self, server: FileServer) -> Result<(), Failure> {
+        self.files_watch
+            .set(&self.poller, server.process(), EventFlags::IN)
+            .map_err(|errno| failed(format!("cannot watch the file server: {errno}")))?;
+        self.files = Some(server);
+        Ok(())
     }
 
     /// Readable when [`Self::turn`] has something to do.
@@ -235,6 +247,8 @@ impl Live {
                 self.console.read(&mut buffer, &self.poller);
             } else if token == self.guest_watch.token() {
                 self.check_guest(&mut buffer);
+            } else if token == self.files_watch.token() {
+                self.files_gone();
             } else if token != self.timer_watch.token() {
                 let done = self.link.ready(token, flags, &mut buffer, &self.poller);
                 if let Err(broken) = done {
@@ -337,6 +351,24 @@ impl Live {
         self.news.push(text);
         self.guest.stop();
         self.finish();
+    }
+
+    /// A guest whose files are gone would wait for them for ever.
+    fn files_gone(&mut self) {
+        if let Some(server) = &self.files {
+            let nothing = EventFlags::empty();
+            let _ = self
+                .files_watch
+                .set(&self.poller, server.process(), nothing);
+        }
+        // It goes with its guest, too.
+        if !self.gone && self.closing.is_none() && self.guest.ended().is_none() {
+            let text = "the virtual machine is ended: the server of its volumes died";
+            self.news.push(text.into());
+            // That it is killed for this needs no words.
+            self.until.get_or_insert(Instant::now());
+        }
+        self.guest.stop();
     }
 
     fn check_guest(&mut self, buffer: &mut [u8]) {

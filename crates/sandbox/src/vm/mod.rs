@@ -96,7 +96,9 @@ impl Vm {
             .into_group()
             .ok_or_else(|| failed("the hypervisor has no control group"))?;
         let mut live = Live::new(booted, group, vm.dir.clone(), vm.memory)?;
-        live.files = server;
+        if let Some(server) = server {
+            live.serve_files(server)?;
+        }
         let live = self.live.insert(live);
         let mut prepare = vm.prepare.clone();
         prepare.clock_ns = now_ns();

@@ -4,7 +4,7 @@
 //! path, link or handle of a guest leads anywhere but there. The server speaks with the machine
 //! over a socket and the guest's memory (virtio-fs), so that both sides see each other's writes.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
@@ -42,6 +42,13 @@ const SIGKILL: i32 = 9;
 pub(super) struct FileServer {
     pidfd: OwnedFd,
     dir: PathBuf,
+}
+
+impl FileServer {
+    /// Becomes readable when it has ended.
+    pub(super) fn process(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
 }
 
 impl Drop for FileServer {
