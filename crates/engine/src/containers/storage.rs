@@ -44,13 +44,13 @@ impl Engine {
     pub(crate) fn check_storage(&self, spec: &ContainerSpec, image: &Image) -> Result<()> {
         match wanted(spec)? {
             // A guest's disk has a size in any case.
-            Some(bytes) if spec.isolation == Isolation::Vm => match bytes {
-                0..SMALLEST_DISK => Err(Error::invalid(format!(
+            Some(0..SMALLEST_DISK) if spec.isolation == Isolation::Vm => {
+                Err(Error::invalid(format!(
                     "storage option size is too small for a virtual machine: the least is {}M",
                     SMALLEST_DISK >> 20
-                ))),
-                _ => Ok(()),
-            },
+                )))
+            }
+            Some(_) if spec.isolation == Isolation::Vm => Ok(()),
             // The upper layer of the host's own root lies in memory, which can always be limited.
             Some(_) if !image.host => Ok(self.snapshots.can_limit()?),
             _ => Ok(()),
