@@ -16,6 +16,7 @@ use hull_proto::guest::{
     wire,
 };
 use hull_proto::plan::{MountKind, MountOptions, PlanMount, RootFs};
+use hull_testkit::kernel::guest_kernel;
 use support::{APPLETS, BOTH, CONNECTED, Peer, plan, process, terminal};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_hull-agent");
@@ -29,16 +30,6 @@ struct Machine {
     qemu: Child,
     dir: tempfile::TempDir,
     peer: Peer,
-}
-
-fn kernel() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest-kernel/vmlinux");
-    assert!(
-        path.exists(),
-        "{} is missing: run cargo xtask guest-kernel first",
-        path.display()
-    );
-    path
 }
 
 /// An initramfs with the agent, and a root for containers in it.
@@ -72,7 +63,7 @@ impl Machine {
             .status();
         assert!(made.expect("mke2fs is needed").success());
         let listener = UnixListener::bind(path("channel")).expect("listen");
-        let kernel = kernel().display().to_string();
+        let kernel = guest_kernel().display().to_string();
         let port = format!("virtserialport,chardev=channel,name={PORT_NAME}");
         let channel = format!("socket,id=channel,path={}", path("channel"));
         let drive = format!("id=disk,file={},format=raw,if=none", path("disk"));

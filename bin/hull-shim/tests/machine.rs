@@ -1,5 +1,5 @@
 //! The real shim with a real guest: Hull's kernel and agent under QEMU. Needs root, the programs of
-//! a workspace build, and `cargo xtask guest-kernel`.
+//! a workspace build; the kernel is built where it is missing.
 
 #[path = "../../../crates/sandbox/tests/support/daemon.rs"]
 mod daemon;
@@ -20,6 +20,7 @@ use hull_proto::message::{Attach, Event, Launch};
 use hull_proto::plan::{CgroupPlan, MountKind, MountOptions, PlanMount, RootFs};
 use hull_proto::vm::{SHARES_TAG, VmDisk, VmPlan, VmShare};
 use hull_proto::{Failure, Reply, Request};
+use hull_testkit::kernel::guest_kernel;
 use support::{Shim, cgroups, request};
 
 const OUTPUT: Attach = Attach {
@@ -33,13 +34,6 @@ const DISK: u64 = 64 << 20;
 struct Machine {
     shim: Shim,
     daemon: Daemon,
-}
-
-fn kernel() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let kernel = root.join("target/guest-kernel/vmlinux");
-    let kernel = std::fs::canonicalize(&kernel);
-    kernel.expect("target/guest-kernel/vmlinux is missing: run cargo xtask guest-kernel first")
 }
 
 fn agent() -> Vec<u8> {
@@ -97,7 +91,7 @@ impl Machine {
         launch.plan.vm = Some(Box::new(VmPlan {
             hypervisor: probe().program.clone().expect("QEMU is needed"),
             kvm: probe().accelerator == Accelerator::Kvm,
-            kernel: kernel(),
+            kernel: guest_kernel(),
             initrd,
             command_line: String::new(),
             processors: 1,
