@@ -64,3 +64,20 @@ fn volumes_and_binds_are_those_of_the_host_and_of_containers() {
     world.ok(["rm", "m1"]);
     world.ok(["volume", "rm", "vol"]);
 }
+
+#[test]
+fn containers_cannot_join_the_namespaces_of_a_machine() {
+    let world = world();
+    let flags = ["run", "-d", "--name", "m1", "--isolation", "vm"];
+    world.ok([&flags[..], &["busybox", "sleep", "1000"]].concat());
+    for flag in ["--pid", "--network", "--ipc"] {
+        let out = world.hull(["run", "--rm", flag, "container:m1", "busybox", "true"]);
+        assert_ne!(out.code, 0, "{flag}");
+        assert!(
+            out.stderr.contains("virtual machine"),
+            "{flag}: {}",
+            out.stderr
+        );
+    }
+    world.ok(["rm", "-f", "m1"]);
+}

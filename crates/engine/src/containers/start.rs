@@ -341,6 +341,12 @@ impl Engine {
 
     fn running_pid(&self, key: &str) -> Result<u32> {
         let other = self.containers.find(key)?;
+        if other.with(|r| r.spec.isolation == Isolation::Vm) {
+            // Its process on the host is the hypervisor, which nobody shall get near.
+            return Err(Error::invalid(format!(
+                "cannot join the namespaces of {key}: it is a virtual machine, whose own are not on this host"
+            )));
+        }
         other.with(|r| r.state.pid()).ok_or_else(|| {
             Error::conflict(format!(
                 "cannot join namespace of a non running container: {key}"
@@ -397,12 +403,10 @@ impl Engine {
             address,
             hostname: &name,
         });
-        let name_server = self
-            .name_server(places)
-            .or_else(|| {
-                let server = self.egress_name_server(record, endpoint, places);
-                server.map(std::net::IpAddr::from)
-            });
+        let name_server = self.name_server(places).or_else(|| {
+            let server = self.egress_name_server(record, endpoint, places);
+            server.map(std::net::IpAddr::from)
+        });
         let mut host_resolver = read_host("/etc/resolv.conf");
         if files::is_loopback_only(&host_resolver) && !host_network {
             let real = read_host(files::RESOLVED_RESOLV_CONF);
