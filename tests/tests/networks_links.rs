@@ -66,7 +66,9 @@ fn link_on_the_default_network_is_in_hosts_and_environment_and_follows_a_restart
     world.ok(["rename", "db2", "db1"]);
     world.ok(["rm", "--link", "/web/my-db"]);
     assert!(!hosts().contains("my-db"));
-    world.hull(["rm", "--link", "web/my-db"]).fails_saying(1, "is no link");
+    world
+        .hull(["rm", "--link", "web/my-db"])
+        .fails_saying(1, "is no link");
 
     let wrong = |args: &[&str], code: i32, reason: &str| {
         let start = ["run", "--rm"];

@@ -43,10 +43,10 @@ pub use containers::observe::{NetCounters, StatsReading, Top};
 pub use containers::remove::{PruneReport, RemoveOptions};
 pub use events::Event;
 pub use filters::Filters;
-pub use networks::PortChange;
 pub use hull_registry::Credentials;
 pub use hull_state::ContainerRecord;
 pub use hull_state::{ContainerState, Endpoint, Health, Join, MountPoint, NetworkRecord, Place};
+pub use networks::PortChange;
 pub use settings::{Overrides, Settings};
 pub use system::info::{DiskUsage, Info, Wanted};
 

@@ -1,18 +1,18 @@
 //! The networks there are: the default bridge, none and host, and those that users made.
 
 pub(crate) mod bandwidth;
-pub(crate) mod egress;
-mod direct;
 mod check;
+mod direct;
+pub(crate) mod egress;
 mod join;
 mod links;
 mod make;
 pub(crate) mod names;
 mod neighbours;
 mod own;
-pub(crate) mod publish6;
 mod port_plan;
 mod publish;
+pub(crate) mod publish6;
 pub(crate) mod six;
 mod told;
 mod usual6;
@@ -29,13 +29,13 @@ use crate::reconcile::Found;
 use crate::settings::Settings;
 use crate::{Engine, containers};
 
-pub use publish::PortChange;
-pub(crate) use publish::obey_input;
 pub use check::{NetworkFault, NetworkReport};
 pub use make::{Created, NewNetwork};
+pub(crate) use own::{Networks, Opened};
+pub use publish::PortChange;
+pub(crate) use publish::obey_input;
 pub use six::{NewRange6, gateway6, is_number};
 pub use usual6::Ipv6Networks;
-pub(crate) use own::{Networks, Opened};
 
 /// A network as it is listed.
 #[derive(Debug, Clone)]
@@ -179,7 +179,9 @@ impl Engine {
             let all = running.iter().filter(|r| is_in(r, id, mode));
             all.cloned().collect::<Vec<_>>()
         };
-        let mut list: Vec<_> = ALWAYS.map(|(name, driver)| self.always(name, driver)).into();
+        let mut list: Vec<_> = ALWAYS
+            .map(|(name, driver)| self.always(name, driver))
+            .into();
         let own = self.own_networks.all();
         list.extend(own.iter().map(|own| description(own)));
         for network in &mut list {

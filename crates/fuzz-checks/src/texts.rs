@@ -48,7 +48,10 @@ pub(crate) fn egress(data: &[u8]) {
     // A name is compared with names in lower case.
     if let Some(name) = rule.name() {
         let good = |c: char| c.is_ascii_alphanumeric() && !c.is_ascii_uppercase();
-        assert!(name.chars().all(|c| good(c) || "._-".contains(c)), "{name:?}");
+        assert!(
+            name.chars().all(|c| good(c) || "._-".contains(c)),
+            "{name:?}"
+        );
         assert!(rule.names(name) != matches!(rule.target, Target::Below(_)));
     }
     assert!(rule.ports.is_none_or(|(low, high)| 0 < low && low <= high));

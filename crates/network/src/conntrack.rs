@@ -84,14 +84,13 @@ pub(crate) fn forget(flows: &Flows) -> Result<usize, NetlinkError> {
 }
 
 /// Deletes every flow that one of these began, and those that it answers if `answered` says so.
-pub(crate) fn forget_all_of(
-    addresses: &[IpAddr],
-    answered: bool,
-) -> Result<usize, NetlinkError> {
+pub(crate) fn forget_all_of(addresses: &[IpAddr], answered: bool) -> Result<usize, NetlinkError> {
     let mut found = Vec::new();
     for (family, six) in [(AF_INET, false), (AF_INET6, true)] {
         if addresses.iter().any(|address| address.is_ipv6() == six) {
-            found.extend(dump(family, |message| read_flow_of(message, addresses, answered))?);
+            found.extend(dump(family, |message| {
+                read_flow_of(message, addresses, answered)
+            })?);
         }
     }
     delete(&found)

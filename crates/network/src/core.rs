@@ -123,10 +123,7 @@ impl Work for Arc<Core> {
 }
 
 /// Replaces the unspecified address by each of the host's of its version.
-fn expand(
-    ports: &[HostPorts],
-    addresses: &[IpAddr],
-) -> Vec<HostPorts> {
+fn expand(ports: &[HostPorts], addresses: &[IpAddr]) -> Vec<HostPorts> {
     let mut targets = Vec::new();
     for (address, span) in ports {
         if address.is_unspecified() {

@@ -70,7 +70,9 @@ pub enum EndpointError {
     #[error("the network's parent {0} is gone")]
     NoParent(String),
     /// The interface bears no further link of this kind.
-    #[error("the network's parent is in use: by a link that has it for itself, or by one of another kind")]
+    #[error(
+        "the network's parent is in use: by a link that has it for itself, or by one of another kind"
+    )]
     ParentTaken,
     /// The container has made an interface of that name itself.
     #[error("the container has an interface {0} already")]

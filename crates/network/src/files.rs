@@ -238,7 +238,8 @@ mod tests {
             "six:[fd00::1]",
             "seven:fd00::2",
         ]);
-        let content = hosts(Some(own), &extra, Some(Ipv4Addr::new(172, 17, 0, 1).into())).expect("hosts");
+        let content =
+            hosts(Some(own), &extra, Some(Ipv4Addr::new(172, 17, 0, 1).into())).expect("hosts");
         assert!(content.starts_with("127.0.0.1\tlocalhost\n"));
         assert!(content.ends_with(
             "10.0.0.5\tdb\n172.17.0.1\thost\nfd00::1\tsix\nfd00::2\tseven\n\

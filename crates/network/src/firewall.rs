@@ -188,6 +188,13 @@ impl Firewall {
         told
     }
 
+    /// Whether the rules lead over the link `name`.
+    pub fn has_link(&self, name: &str) -> bool {
+        let state = self.lock();
+        let way = state.way_back.as_ref();
+        way.is_some_and(|way| way.out == name || way.back == name)
+    }
+
     /// The number by which the kernel knows who brought a change about.
     pub(crate) fn port_id(&self) -> Result<u32, NetlinkError> {
         self.lock().socket()?.port_id()

@@ -10,9 +10,9 @@ mod addr;
 mod addr6;
 mod admission;
 pub mod bandwidth;
+mod check;
 mod config;
 mod config6;
-mod check;
 mod conntrack;
 mod core;
 mod cut;
@@ -21,8 +21,8 @@ pub mod dns;
 pub mod egress;
 mod elements;
 mod endpoint;
-pub mod files;
 mod fault;
+pub mod files;
 mod firewall;
 mod host;
 mod host6;
@@ -50,8 +50,8 @@ mod table6;
 mod table_read;
 mod turn;
 mod types;
-mod watch;
 mod types6;
+mod watch;
 
 pub use addr::AddressError;
 pub use addr6::Address6Error;
@@ -59,15 +59,14 @@ pub use check::Mended;
 pub use config::{
     AttachError, Leaks, LiveEndpoint, NetworkConfig, NetworkInfo, OpenError, Policy, PublishError,
 };
+pub use config6::{Config6, Info6, Place6};
 pub use direct::{
     DirectConfig, DirectError, DirectNetwork, DirectPlace, IpvlanFlag, IpvlanMode, MacvlanMode,
     Upper, Wire, remove_parent,
 };
-pub use config6::{Config6, Info6, Place6};
 pub use endpoint::{Endpoint, EndpointError, INTERFACE};
 pub use fault::{Fault, Part as FaultyPart};
 pub use firewall::Firewall;
-pub use watch::{Notice, Watch};
 pub use isolated::isolated;
 pub use isolated_pool::IsolatedPool;
 pub use netlink::NetlinkError;
@@ -82,3 +81,4 @@ pub use survey::{
 pub use sysctl::{InterfaceSysctl, SysctlError, interface_sysctls, set_interface_sysctls};
 pub use types::{InvalidMac, InvalidSubnet, MacAddress, Subnet};
 pub use types6::{InvalidSubnet6, Subnet6};
+pub use watch::{Notice, Watch};

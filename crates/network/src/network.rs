@@ -168,7 +168,8 @@ impl Network {
         }
         let outcome = self.change(Change::removing(table::of_ports(&forwards)));
         if forwards.iter().any(|forward| is_udp(&forward.port)) {
-            self.pool.defer(FLOW_DELAY, Job::ForgetFlows(address.into()));
+            self.pool
+                .defer(FLOW_DELAY, Job::ForgetFlows(address.into()));
         }
         outcome.map_err(|source| PublishError::Kernel {
             table: self.config.firewall.name().to_owned(),
@@ -248,7 +249,9 @@ impl Network {
             addresses: taken.saturating_sub(known),
             ports: ports
                 .into_iter()
-                .filter(|(_, owner)| subnet.contains(*owner) && !members.attached.contains_key(owner))
+                .filter(|(_, owner)| {
+                    subnet.contains(*owner) && !members.attached.contains_key(owner)
+                })
                 .map(|(port, _)| port)
                 .collect(),
         })

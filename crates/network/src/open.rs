@@ -143,7 +143,8 @@ pub(crate) fn open(config: &NetworkConfig, live: &[LiveEndpoint]) -> Result<Part
         .map_err(kernel("write the firewall table"))?;
 
     // A hint only, so a kernel that does not list its chains is no reason to fail.
-    let dropping = || nft::tables_dropping(&mut nft::open()?, config.firewall.name(), Hook::Forward);
+    let dropping =
+        || nft::tables_dropping(&mut nft::open()?, config.firewall.name(), Hook::Forward);
     for other in dropping().unwrap_or_default() {
         warnings.push(format!(
             "the firewall table {other} drops forwarded packets: allow those from and to {} \

@@ -72,7 +72,7 @@ pub enum Notice {
 /// The two subscriptions. They belong to the network namespace of the thread that started them.
 #[derive(Debug)]
 pub struct Watch {
-    tables: [String; 2],
+    tables: [String; 3],
     route: AsyncFd<OwnedFd>,
     nft: AsyncFd<OwnedFd>,
 }
@@ -158,6 +158,7 @@ impl Watch {
         Ok(Self {
             tables: [
                 firewall.name().to_owned(),
+                crate::admission::second_table(firewall.name()),
                 egress.map(Egress::table).unwrap_or_default().to_owned(),
             ],
             route: subscribe(None, groups, &route_filter())?,
@@ -215,7 +216,7 @@ fn of_links(message: Message<'_>) -> Option<Notice> {
     }
 }
 
-fn of_table(message: Message<'_>, tables: &[String; 2]) -> Option<Notice> {
+fn of_table(message: Message<'_>, tables: &[String; 3]) -> Option<Notice> {
     let [kind, subsystem] = message.kind.to_le_bytes();
     let deletes =
         u16::from(subsystem) == NFNL_SUBSYS_NFTABLES && DELETIONS.contains(&u16::from(kind));

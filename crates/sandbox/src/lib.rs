@@ -8,8 +8,8 @@
 
 pub mod container;
 pub mod contract;
-mod log;
 mod either;
+mod log;
 pub mod serve;
 mod vm;
 

@@ -15,10 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, params};
 
 pub use network::{Join, NetworkRecord};
-pub use six::{Endpoint6, Range6};
 pub use record::{
     ContainerRecord, ContainerState, Endpoint, Health, HealthProbe, MountPoint, Place,
 };
+pub use six::{Endpoint6, Range6};
 
 /// Bytes kept back on the disk, so that ends and removals can be recorded when it is full.
 const RESERVE: usize = 512 << 10;

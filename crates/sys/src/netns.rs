@@ -89,7 +89,8 @@ pub fn attach_filter(fd: impl AsFd, steps: &[FilterStep]) -> io::Result<()> {
         len: u16::try_from(program.len()).map_err(io::Error::other)?,
         filter: program.as_mut_ptr(),
     };
-    let size = libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
+    let size =
+        libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).map_err(io::Error::other)?;
     // SAFETY: the descriptor is open for the call; the pointer and length describe `program`, whose
     // own pointer and length describe the instructions, which live to the end of this function. The
     // kernel copies both and checks every instruction.

@@ -80,7 +80,12 @@ fn spec(request: CreateRequest, platform: &str) -> Result<ContainerSpec> {
     let published = ports::published(&host.port_bindings)?;
     let published6: Vec<spec::PublishSpec6> = ports::published(&host.port_bindings)?;
     let exposed_ports = ports::exposed(&config.exposed_ports, &published)?;
-    check_network(&config, &host, &network, !(published.is_empty() && published6.is_empty()))?;
+    check_network(
+        &config,
+        &host,
+        &network,
+        !(published.is_empty() && published6.is_empty()),
+    )?;
     let security = options::security(&host)?;
     let resources = limits::resources(&host.resources)?;
     Ok(ContainerSpec {

@@ -2,8 +2,8 @@
 pub(crate) mod config;
 pub(crate) mod container;
 pub(crate) mod create;
-pub(crate) mod image;
 pub(crate) mod egress;
+pub(crate) mod image;
 pub(crate) mod limits;
 pub(crate) mod links;
 pub(crate) mod mounts;

@@ -468,8 +468,7 @@ impl Engine {
             self.lift_bandwidth(&place.endpoint.veth);
             if place.network == self.network_id("bridge") {
                 self.free_endpoint(&place.endpoint);
-            } else if let Some(own) = self.own_networks.get(&place.network)
-            {
+            } else if let Some(own) = self.own_networks.get(&place.network) {
                 match (&own.direct, &own.network) {
                     (Some(Ok(direct)), _) => direct.release(&place.endpoint.veth),
                     (None, Ok(network)) => super::give_back(network, &place.endpoint),
@@ -625,7 +624,13 @@ impl Engine {
             self.tell_neighbours(&record, std::slice::from_ref(&place));
         }
         let driver = self.driver_of(&join.network);
-        self.network_event("disconnect", &join.network, &join.name, driver, Some(&record.id));
+        self.network_event(
+            "disconnect",
+            &join.network,
+            &join.name,
+            driver,
+            Some(&record.id),
+        );
         Ok(())
     }
 

@@ -35,7 +35,11 @@ impl Engine {
             if let Some(address) = self.settings.host_gateway_ip {
                 let said = |name: &&str| !hosts.iter().any(|(known, _)| known == name);
                 let names: Vec<&str> = HOST_NAMES.into_iter().filter(said).collect();
-                hosts.extend(names.iter().map(|name| ((*name).to_owned(), address.into())));
+                hosts.extend(
+                    names
+                        .iter()
+                        .map(|name| ((*name).to_owned(), address.into())),
+                );
             }
             let member = Member {
                 leads_out,

@@ -459,9 +459,8 @@ mod tests {
         let none = crate::Overrides::default;
         let settings = Settings::resolve(none(), none(), none(), "/".into());
         let firewall = Arc::new(Firewall::new("hull"));
-        let config = |settings: &Settings, record: &NetworkRecord| {
-            config(settings, &firewall, record)
-        };
+        let config =
+            |settings: &Settings, record: &NetworkRecord| config(settings, &firewall, record);
         let record = |name: &str, value: &str| NetworkRecord {
             bridge: "hbx".into(),
             options: [(name.to_owned(), value.to_owned())].into(),

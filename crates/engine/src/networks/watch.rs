@@ -103,8 +103,14 @@ impl Engine {
 
     fn is_concerned(&self, notice: &Notice) -> bool {
         let mut concerned = matches!(notice, Notice::Table | Notice::Much);
+        concerned |= self.leads_over(notice);
         self.each_network(|_, network| concerned |= touches(notice, network));
         concerned
+    }
+
+    /// Whether the firewall's rules lead over the link that went.
+    fn leads_over(&self, notice: &Notice) -> bool {
+        matches!(notice, Notice::Link(name) if self.own_networks.firewall.has_link(name))
     }
 
     /// What is to be looked at after these; what no longer concerns anybody is left out.
@@ -117,7 +123,9 @@ impl Engine {
         }
         let distinct: HashSet<&Notice> = notices.iter().collect();
         let mut scope = Scope {
-            rules: distinct.contains(&Notice::Table),
+            rules: distinct
+                .iter()
+                .any(|notice| **notice == Notice::Table || self.leads_over(notice)),
             ..Scope::default()
         };
         self.each_network(|id, network| {

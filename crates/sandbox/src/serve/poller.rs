@@ -44,10 +44,7 @@ impl Poller {
     ///
     /// # Errors
     /// If the kernel refuses to wait.
-    pub fn wait(
-        &mut self,
-        limit: Option<Duration>,
-    ) -> Result<Vec<(u64, EventFlags)>, Errno> {
+    pub fn wait(&mut self, limit: Option<Duration>) -> Result<Vec<(u64, EventFlags)>, Errno> {
         let limit = limit.map(|limit| Timespec {
             tv_sec: limit.as_secs().min(1 << 30) as i64,
             tv_nsec: i64::from(limit.subsec_nanos()),
@@ -98,12 +95,7 @@ impl Watch {
     ///
     /// # Errors
     /// `EPERM` for what cannot be watched, `ENOSPC`.
-    pub fn set(
-        &mut self,
-        poller: &Poller,
-        fd: impl AsFd,
-        wanted: EventFlags,
-    ) -> Result<(), Errno> {
+    pub fn set(&mut self, poller: &Poller, fd: impl AsFd, wanted: EventFlags) -> Result<(), Errno> {
         if wanted == self.current {
             return Ok(());
         }

@@ -224,8 +224,7 @@ fn networking(flags: &CreateFlags) -> Result<NetworkingConfig, String> {
             ));
         }
     }
-    if flags.network.is_empty()
-        && !(flags.network_alias.is_empty() && flags.network_opt.is_empty())
+    if flags.network.is_empty() && !(flags.network_alias.is_empty() && flags.network_opt.is_empty())
     {
         let mut endpoint = EndpointSettings::default();
         if !flags.network_alias.is_empty() {

@@ -9,8 +9,8 @@ use crate::context::Context;
 use crate::error::CliError;
 use crate::output;
 use crate::spec::{Arity, command};
-use crate::values::{egress, port, restart};
 use crate::values::scalar::{cpus, go_int, size, size_or_unlimited};
+use crate::values::{egress, port, restart};
 
 /// Arguments of `hull update`.
 #[derive(Debug, Args)]
