@@ -24,12 +24,18 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these arguments of its daemon.
+    fn with(args: &[&str]) -> Self {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let netns = format!("htr{:x}x{count}", std::process::id() & 0xf_ffff);
         Run::new("ip").args(["netns", "add", &netns]).ok();
         let lo = ["-n", &netns, "link", "set", "lo", "up"];
         Run::new("ip").args(lo).ok();
-        let daemon = Daemon::builder().netns(&netns).start();
+        let builder = Daemon::builder().netns(&netns);
+        let daemon = args.iter().fold(builder, |b, arg| b.arg(*arg)).start();
         Self {
             world: daemon.into(),
             netns,
@@ -172,6 +178,26 @@ fn rules_flushed_and_links_deleted_come_back_by_themselves() {
     world.ok(["network", "rm", "web"]);
     let quiet = wait_until(SOON, || !host.on("ip -o link").contains(": hu"));
     assert!(quiet, "{}", host.on("ip -o link"));
+}
+
+#[test]
+fn way_back_of_ports_that_obey_comes_back_by_itself() {
+    let host = Host::with(&["--published-ports-obey-input"]);
+    let world = &host.world;
+    world.server("web1", &["-p", "8080:80"]);
+    let links = || {
+        let all = host.on("ip -o link");
+        let names = all.lines().filter_map(|line| line.split(": ").nth(1));
+        let ours = names.filter(|name| name.starts_with("hp"));
+        ours.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = links();
+    assert_eq!(before.len(), 2, "{before:?}");
+    let one = before[0].split('@').next().unwrap_or_default();
+    host.on(&format!("ip link del {one}"));
+    assert!(wait_until(SOON, || links().len() == 2), "{:?}", links());
+    assert!(host.is_repaired());
+    assert!(host.serves("127.0.0.1:8080"));
 }
 
 #[test]
