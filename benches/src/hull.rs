@@ -127,7 +127,7 @@ pub fn clean(dir: &Path) -> Result<()> {
     let table = format!("hull-{BRIDGE}");
     let commands: [&[&str]; 2] = [
         &["ip", "link", "del", BRIDGE],
-        &["nft", "delete", "table", "ip", &table],
+        &["nft", "delete", "table", "inet", &table],
     ];
     for args in commands {
         if let Some((program, args)) = args.split_first() {

@@ -11,7 +11,7 @@ use crate::{apt, build};
 /// Builds Hull and the bench and runs it; results land in `target/bench/`.
 pub(crate) fn bench(args: &[OsString]) -> Result<ExitCode> {
     let Some((name, rest)) = args.split_first() else {
-        bail!("say which bench: cargo xtask bench start, or oci");
+        bail!("say which bench: cargo xtask bench start, oci, pull or net");
     };
     let name = name.to_str().context("a bench's name is plain text")?;
     if !root()
