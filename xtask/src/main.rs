@@ -32,7 +32,7 @@ usage: cargo xtask COMMAND
   guest-kernel [--pack]
                    build the kernel that virtual machines boot, unless it is there
                    --pack: also the archive that hull kernel install takes
-  bench NAME       run a bench of benches/ (start, oci)";
+  bench NAME       run a bench of benches/ (start, oci, pull, net)";
 
 fn main() -> ExitCode {
     match run() {
