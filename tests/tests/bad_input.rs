@@ -91,14 +91,17 @@ fn flags_malformed_are_refused() {
 }
 
 #[test]
-fn isolation_vm_says_it_is_not_built_yet() {
+fn isolation_without_a_guest_kernel_says_what_to_do_and_an_unknown_one_is_refused() {
     let daemon = Daemon::new();
     if daemon.is_docker() {
         return;
     }
     daemon
         .hull(["run", "--rm", "--isolation", "vm", "busybox", "true"])
-        .fails_saying(125, "vm");
+        .fails_saying(125, "hull kernel install");
+    daemon
+        .hull(["run", "--rm", "--isolation", "hyperv", "busybox", "true"])
+        .fails_saying(125, "use container or vm");
     assert_eq!(
         daemon.ok([
             "run",

@@ -274,7 +274,8 @@ fn guest_runs_a_container_with_everything_a_shim_asks_for() {
     assert!(text.contains("eth0\t00000000\t0108090A"), "{text}");
     assert!(text.contains("Name:\tdocker-init"), "{text}");
     assert!(text.contains("\n1400\n"), "{text}");
-    assert!(text.contains("\ntsc\n"), "{text}");
+    // Early or for good: what counts is that it is not the timer's ticks.
+    assert!(text.contains("\ntsc"), "{text}");
     assert!(text.contains("0::/\n"), "{text}");
     assert!(text.contains("ls: /hull: No such file"), "{text}");
 
