@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hull_model::spec::RestartPolicy;
+use hull_model::spec::{Isolation, RestartPolicy};
 use hull_proto::message::EXIT_FILE;
 use hull_proto::{ExitStatus, Reply, Request, Status};
 use hull_snapshot::Snapshotter;
@@ -30,6 +30,8 @@ use crate::shim::{Notice, Shim};
 
 /// How long a shim may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where it may be waiting for a guest that is busy.
+const PATIENCE_WITH_MACHINES: Duration = Duration::from_secs(30);
 /// Exit code where nobody saw the end, as Docker reports it.
 const UNSEEN: i32 = 255;
 
@@ -61,15 +63,22 @@ pub(crate) async fn find(settings: &Settings, records: Vec<ContainerRecord>) -> 
         let exit = fs::read(dir.join(EXIT_FILE))
             .ok()
             .and_then(|b| serde_json::from_slice(&b).ok());
-        let shim = ask(&dir).await;
+        let patience = match record.spec.isolation {
+            Isolation::Container => PATIENCE,
+            Isolation::Vm => PATIENCE_WITH_MACHINES,
+        };
+        let shim = ask(&dir, patience).await;
         found.push(Found { record, shim, exit });
     }
     found
 }
 
-async fn ask(dir: &Path) -> Option<(Arc<Shim>, mpsc::UnboundedReceiver<Notice>, Status)> {
+async fn ask(
+    dir: &Path,
+    patience: Duration,
+) -> Option<(Arc<Shim>, mpsc::UnboundedReceiver<Notice>, Status)> {
     let (shim, notices) = Shim::connect(dir).await.ok()?;
-    match tokio::time::timeout(PATIENCE, shim.call(Request::Status, &[])).await {
+    match tokio::time::timeout(patience, shim.call(Request::Status, &[])).await {
         Ok(Ok(Reply::Status(status))) => Some((shim, notices, status)),
         _ => None,
     }
@@ -186,7 +195,7 @@ impl Engine {
         for name in names(&self.settings.run_dir.join("s")) {
             if !known.iter().any(|id| id.starts_with(&name)) {
                 let dir = self.settings.run_dir.join("s").join(&name);
-                if let Some((shim, _, status)) = ask(&dir).await {
+                if let Some((shim, _, status)) = ask(&dir, PATIENCE_WITH_MACHINES).await {
                     tracing::warn!(
                         name,
                         pid = status.pid,

@@ -108,10 +108,12 @@ pub(crate) fn of_network(
     policy: Policy,
 ) -> Vec<(&'static str, Entry)> {
     let name = Part::Interface(bridge);
-    let mut elements = vec![
-        (BRIDGES.name, Entry::of(&[name])),
-        (WITHIN.name, Entry::of(&[name, name])),
-    ];
+    let mut elements = vec![(BRIDGES.name, Entry::of(&[name]))];
+    // The bridge keeps ports apart that are isolated, but what is sent to its own address on
+    // Ethernet would be routed back to it.
+    if policy.icc {
+        elements.push((WITHIN.name, Entry::of(&[name, name])));
+    }
     if policy.internal {
         elements.push((INTERNAL.name, Entry::of(&[name])));
     } else if policy.masquerade {

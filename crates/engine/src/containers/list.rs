@@ -1,5 +1,6 @@
 //! Lists of containers with Docker's filters.
 
+use hull_model::spec::Isolation;
 use hull_model::{Error, Result};
 use hull_state::{ContainerRecord, ContainerState};
 
@@ -173,7 +174,10 @@ impl Engine {
                     all.any(|(span, q)| span.contains(&p.number) && q.protocol == p.protocol)
                 })
             })
-            && filters.matches("isolation", |v| v == "container")
+            && filters.matches("isolation", |v| match r.spec.isolation {
+                Isolation::Container => v == "container",
+                Isolation::Vm => v == "vm",
+            })
             && filters.matches("is-task", |v| v == "false")
     }
 }

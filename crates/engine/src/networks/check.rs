@@ -317,10 +317,13 @@ impl Engine {
             Target::Default => self.network_id("bridge"),
             Target::Own(own) => own.record.id.clone(),
         };
+        // One that cannot be helped is no reason to leave the others without.
+        let mut outcome = Ok(());
         for address in unplugged {
-            self.replug(network, &id, address).await?;
+            let replugged = self.replug(network, &id, address).await;
+            outcome = outcome.and(replugged);
         }
-        Ok(())
+        outcome
     }
 
     /// Gives the container at this address an interface again.

@@ -387,6 +387,7 @@ impl Engine {
                 Err(error) => {
                     tracing::error!(error = %error.chain(), container = record.id, "its egress policy cannot be enforced");
                     // Better what the last daemon wrote than nothing.
+                    egress.leave();
                     return;
                 }
             }

@@ -538,16 +538,28 @@ impl Engine {
             // Nothing leads out there yet.
             let egress = self.enforce_egress(&record, None, &record.places).await;
             let egress = egress.inspect_err(|_| self.free_places(std::slice::from_ref(&place)))?;
+            // The container runs: whatever fails now, its policy stays.
+            if let Some(egress) = egress {
+                egress.keep();
+            }
             let mut places = record.places.clone();
             let led = self.lead_out(&record, &joins, netns.as_fd(), &mut places);
             record.places = places;
             record.joins = Some(joins);
             if let Err(error) = led.and_then(|()| self.store_soon(&record)) {
+                record.places.retain(|other| other.network != place.network);
+                match self.enforce_egress(&record, None, &record.places).await {
+                    Ok(egress) => {
+                        if let Some(egress) = egress {
+                            egress.keep();
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %error.chain(), container = record.id, "its egress policy still names a network that it did not join");
+                    }
+                }
                 self.free_places(std::slice::from_ref(&place));
                 return Err(error);
-            }
-            if let Some(egress) = egress {
-                egress.keep();
             }
             container.set(record.clone());
             self.announce(&record);
@@ -571,6 +583,9 @@ impl Engine {
         let container = self.containers.find(container)?;
         let _op = container.op.lock().await;
         let mut record = container.record();
+        if record.state.is_running() {
+            crate::containers::machine::refuse(&record, "leaving a network while it runs")?;
+        }
         check_changeable(&record)?;
         let mut joins = self.joins_of(&record);
         // A network that is gone is still named by containers that do not run.

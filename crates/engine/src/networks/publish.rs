@@ -10,7 +10,9 @@
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 
-use hull_model::spec::{NetworkMode, PublishSpec, PublishSpec6, PublishedPort, PublishedPort6};
+use hull_model::spec::{
+    Isolation, NetworkMode, PublishSpec, PublishSpec6, PublishedPort, PublishedPort6,
+};
 use hull_model::{Error, Result};
 use hull_network::{AllPublished, Firewall, PortExchange};
 use hull_state::{ContainerRecord, Endpoint, Join};
@@ -185,7 +187,11 @@ impl Engine {
         join: &Join,
         exchange: &Exchange,
     ) -> Result<AllPublished> {
-        let netns = self.namespace_of(&record.id, "net")?;
+        // The sockets of a machine are not the host's to close.
+        let netns = match record.spec.isolation {
+            Isolation::Container => Some(self.namespace_of(&record.id, "net")?),
+            Isolation::Vm => None,
+        };
         let (mut add, mut add6) = (exchange.add.clone(), exchange.add6.clone());
         let act = || {
             self.on_network(join, |network, own| {
@@ -203,7 +209,7 @@ impl Engine {
                     remove6: &exchange.remove6,
                     add6: &add6,
                 };
-                network.republish(place.address, exchange, Some(netns.as_fd()))
+                network.republish(place.address, exchange, netns.as_ref().map(AsFd::as_fd))
             })
         };
         tokio::task::block_in_place(act)?.map_err(start::publish_error)

@@ -181,7 +181,7 @@ impl Guest for QemuGuest {
     fn resize(&mut self, size: Size) -> Result<(), GuestError> {
         if let Some(processors) = size.processors {
             return Err(GuestError::Unable(format!(
-                "a running virtual machine cannot get {processors} processors: restart it"
+                "a running virtual machine cannot get {processors} processors: stop it, update it and start it"
             )));
         }
         let Some(memory) = size.memory else {
@@ -189,7 +189,7 @@ impl Guest for QemuGuest {
         };
         if memory > self.memory {
             return Err(GuestError::Unable(format!(
-                "a running virtual machine cannot get more than the {} MiB of memory it was started with: restart it",
+                "a running virtual machine cannot get more than the {} MiB of memory it was started with: stop it, update it and start it",
                 self.memory >> 20
             )));
         }

@@ -19,6 +19,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hull_model::egress::EgressPolicy;
@@ -121,6 +122,8 @@ pub struct Egress {
     kernel: Arc<Kernel>,
     gates: Gates,
     held: Mutex<HashMap<String, Held>>,
+    /// The tables have rules of an earlier daemon for containers that are not held.
+    inherited: AtomicBool,
 }
 
 impl Egress {
@@ -137,7 +140,14 @@ impl Egress {
             }),
             gates,
             held: Mutex::default(),
+            inherited: AtomicBool::new(false),
         })
+    }
+
+    /// Leaves what an earlier daemon wrote as it is, for want of knowing what to write: the tables
+    /// outlive the containers that are held.
+    pub fn leave(&self) {
+        self.inherited.store(true, Ordering::Relaxed);
     }
 
     /// Takes over what an earlier daemon left: afterwards the tables say what `live` says, with
@@ -245,7 +255,7 @@ impl Egress {
         };
         self.gates.remove(id);
         let mut changes = Changes::new(&self.kernel.table);
-        if held.is_empty() {
+        if held.is_empty() && !self.inherited.load(Ordering::Relaxed) {
             for family in [BRIDGE, INET] {
                 changes.delete_table(family);
             }

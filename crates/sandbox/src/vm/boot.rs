@@ -8,7 +8,7 @@ use hull_model::ErrorKind;
 use hull_proto::Failure;
 use hull_proto::guest::{Interface, PORT_NAME};
 use hull_proto::vm::{SHARES_TAG, VmPlan};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
@@ -142,10 +142,20 @@ fn open_disk(path: &Path, read_only: bool) -> Result<OwnedFd, Failure> {
             _ => Err(Errno::INVAL),
         }
     };
-    open().map_err(|errno| {
+    let disk = open().map_err(|errno| {
         failed(format!(
             "cannot open the disk {} of the virtual machine: {errno}",
             path.display()
         ))
-    })
+    })?;
+    if !read_only {
+        // The hypervisor inherits the open file: nobody else gets the lock while it lives.
+        rustix::fs::flock(&disk, FlockOperation::NonBlockingLockExclusive).map_err(|errno| {
+            failed(format!(
+                "the disk {} is still used by another virtual machine: {errno}",
+                path.display()
+            ))
+        })?;
+    }
+    Ok(disk)
 }
