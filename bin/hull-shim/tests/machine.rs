@@ -275,7 +275,7 @@ fn machine_runs_a_process_with_streams_exec_signals_and_a_kernel_of_its_own() {
         ..Resources::default()
     };
     let refused = machine.daemon.call(Request::Update(Box::new(more)), &[]);
-    assert!(failure(refused).message.contains("restart"));
+    assert!(failure(refused).message.contains("stop it, update it"));
     assert!(matches!(
         machine.daemon.call(Request::Pause, &[]),
         Reply::Done

@@ -31,9 +31,10 @@ pub(crate) fn kill(args: &Kill, store: &Store) -> Result<()> {
         };
         send(&process, number)?;
     }
-    // What is frozen dies only once it goes on.
+    // What is frozen dies only once it goes on. Whoever waits for the end may have taken the group
+    // away meanwhile: then it was not.
     if number == SIGKILL
-        && record.status(&entry, &host)? == Status::Paused
+        && let Ok(Status::Paused) = record.status(&entry, &host)
         && let Some(group) = record.open_cgroup(&host)?
     {
         group.thaw()?;

@@ -28,6 +28,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const RTA_DESTINATION: u16 = 1;
@@ -209,7 +211,13 @@ fn wire(
     own[..2].copy_from_slice(&OWN_PREFIX);
     socket.ask(link(outer, 0).attribute(IFLA_ADDRESS, &own)?)?;
     let name = |text: &str| [text.as_bytes(), b"\0"].concat();
-    let kind = nested(IFLA_INFO_KIND, b"bridge");
+    // It learns no addresses: with two ends every frame goes to the other.
+    let ageing = nested(IFLA_BR_AGEING_TIME, &0_u32.to_ne_bytes());
+    let kind = [
+        nested(IFLA_INFO_KIND, b"bridge"),
+        nested(IFLA_INFO_DATA, &ageing),
+    ]
+    .concat();
     let request = Request::new(NEW_LINK, CREATE, &[0; 16])
         .attribute(IFLA_IFNAME, &name(&bridge))?
         .attribute(IFLA_LINKINFO, &kind)?;
