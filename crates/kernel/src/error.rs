@@ -16,6 +16,11 @@ pub enum KernelError {
     /// There is none of that name.
     #[error("no such kernel: {0}")]
     NotFound(String),
+    /// There is none at all.
+    #[error(
+        "no kernel for virtual machines is installed: hull kernel install FILE (cargo xtask guest-kernel builds one)"
+    )]
+    NoneInstalled,
     /// Another has that name.
     #[error(
         "there is another kernel by the name {0}: choose one with --name, or replace it with --force"
@@ -69,7 +74,7 @@ impl KernelError {
 impl From<KernelError> for Error {
     fn from(error: KernelError) -> Self {
         let kind = match &error {
-            KernelError::NotFound(_) => ErrorKind::NotFound,
+            KernelError::NotFound(_) | KernelError::NoneInstalled => ErrorKind::NotFound,
             KernelError::Exists(_) | KernelError::IsDefault(_) => ErrorKind::Conflict,
             KernelError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Unavailable,

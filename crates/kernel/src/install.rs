@@ -127,7 +127,10 @@ impl Receiver<'_> {
     }
 
     fn archive(&self, source: impl Read) -> Result<(String, Option<Manifest>), KernelError> {
-        let wrong = |e: io::Error| KernelError::Archive(e.to_string());
+        // The reader's own words repeat what it was given, which may be any file of the user's.
+        let wrong = |_: io::Error| {
+            KernelError::Archive("neither a kernel's file nor a whole tar of one".to_owned())
+        };
         let mut archive = tar::Archive::new(source);
         let (mut kernel, mut manifest) = (None, None);
         for (number, entry) in archive.entries().map_err(wrong)?.enumerate() {

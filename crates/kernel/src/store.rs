@@ -103,13 +103,11 @@ impl Kernels {
     /// The one that is used where none is asked for.
     ///
     /// # Errors
-    /// [`KernelError::NotFound`] if there is none.
+    /// [`KernelError::NoneInstalled`] if there is none.
     pub fn default_kernel(&self) -> Result<Kernel, KernelError> {
         match self.default_name() {
             Some(name) => self.get(&name),
-            None => Err(KernelError::NotFound(
-                "none is installed (hull kernel install FILE)".to_owned(),
-            )),
+            None => Err(KernelError::NoneInstalled),
         }
     }
 
