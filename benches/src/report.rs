@@ -55,13 +55,8 @@ impl Row {
         promised: f64,
     ) -> Self {
         Self {
-            name,
-            what: what.into(),
-            hull,
-            peer_name,
-            peer,
             factor: hull / peer,
-            promised,
+            ..Self::less(name, what, [hull, peer], peer_name, promised)
         }
     }
 

@@ -9,24 +9,6 @@ use hull_seccomp::cache::{self, Source};
 use hull_seccomp::{Arch, Env, KernelVersion};
 
 const PIN: &str = "../../guest/kernel.pin";
-/// What containers have unless asked otherwise. Others compile their filter in the guest.
-const CAPABILITIES: [&str; 14] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={PIN}");
     println!("cargo:rerun-if-changed=build.rs");
@@ -35,8 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .lines()
         .find_map(|line| line.strip_prefix("version = "))
         .ok_or("guest/kernel.pin names no version")?;
+    // Containers with other capabilities compile their filter in the guest.
     let env = Env {
-        caps: CAPABILITIES
+        caps: hull_sys::caps::DEFAULT
             .map(str::to_owned)
             .into_iter()
             .collect::<BTreeSet<_>>(),

@@ -3,6 +3,7 @@
 pub mod docker;
 pub mod documents;
 pub mod forward;
+pub mod hosts;
 pub mod liar;
 pub mod net;
 pub mod odd;

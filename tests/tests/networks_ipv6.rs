@@ -2,18 +2,12 @@
 //! another host. All of it in network namespaces: one is the host, on which the daemon runs, the
 //! other its neighbour.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::net::{SocketAddr, TcpStream};
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hull_testkit::{Daemon, Output, Run, fixtures, wait_until};
-use hull_tests::net::World;
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
+use hull_testkit::{Run, fixtures, wait_until};
+use hull_tests::hosts::{self, ip, within};
+use hull_tests::net::{self, SERVER, World};
 
 /// The neighbour's addresses.
 const NEIGHBOUR: &str = "2001:db8:ffff::2";
@@ -21,63 +15,29 @@ const NEIGHBOUR_4: &str = "198.19.255.2";
 /// The host's.
 const HOST: &str = "2001:db8:ffff::1";
 const HOST_4: &str = "198.19.255.1";
-/// Serves one line to each TCP client on port 80 of both versions of IP.
-const SERVER: &str = "while :; do echo -n served | nc -l -p 80; done";
 
-/// A host with a daemon, and its neighbour; gone when dropped.
-struct Hosts {
-    world: Option<World>,
-    host: String,
-    neighbour: String,
-}
+/// The hosts of this suite.
+struct Hosts(hosts::Hosts);
 
 impl Deref for Hosts {
-    type Target = World;
+    type Target = hosts::Hosts;
 
-    fn deref(&self) -> &World {
-        self.world.as_ref().expect("a world")
+    fn deref(&self) -> &hosts::Hosts {
+        &self.0
     }
 }
 
 impl DerefMut for Hosts {
-    fn deref_mut(&mut self) -> &mut World {
-        self.world.as_mut().expect("a world")
+    fn deref_mut(&mut self) -> &mut hosts::Hosts {
+        &mut self.0
     }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        // The daemon and its containers first.
-        self.world.take();
-        for name in [&self.host, &self.neighbour] {
-            let _ = Run::new("ip").args(["netns", "del", name]).run();
-        }
-    }
-}
-
-fn ip(command: &str) -> String {
-    Run::new("ip").args(command.split(' ')).ok()
 }
 
 impl Hosts {
     fn new(args: &[&str]) -> Self {
-        let id = format!(
-            "{:x}x{:x}",
-            std::process::id(),
-            COUNTER.fetch_add(1, Ordering::Relaxed)
-        );
-        let mut hosts = Self {
-            world: None,
-            host: format!("hv6h{id}"),
-            neighbour: format!("hv6n{id}"),
-        };
+        let mut hosts = Self(hosts::Hosts::new());
         let (host, neighbour) = (&hosts.host, &hosts.neighbour);
-        ip(&format!("netns add {host}"));
-        ip(&format!("netns add {neighbour}"));
         for command in [
-            format!("-n {host} link set lo up"),
-            format!("-n {neighbour} link set lo up"),
-            format!("-n {host} link add up0 type veth peer name up0 netns {neighbour}"),
             format!("-n {host} link set up0 addrgenmode none"),
             format!("-n {neighbour} link set up0 addrgenmode none"),
             format!("-n {host} addr add fe80::1/64 dev up0 nodad"),
@@ -102,18 +62,8 @@ impl Hosts {
             // So that ::1 leads to published ports, where the host has the switch at all.
             let _ = std::fs::write(switch, "0");
         });
-        let mut builder = Daemon::builder().netns(host);
-        for arg in args {
-            builder = builder.arg(*arg);
-        }
-        hosts.world = Some(World::from(builder.start()));
+        hosts.serve(args);
         hosts
-    }
-
-    /// Runs a program on the host.
-    fn on_host(&self, command: &str) -> Output {
-        let whole = format!("netns exec {} {command}", self.host);
-        Run::new("ip").args(whole.split(' ')).run()
     }
 
     /// Whether the neighbour gets an answer from an address.
@@ -141,32 +91,9 @@ impl Hosts {
     }
 }
 
-/// Does something in the named network namespace.
-fn within<T: Send>(netns: &str, act: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(format!("/run/netns/{netns}")).expect("open the namespace");
-    std::thread::scope(|scope| {
-        scope
-            .spawn(|| {
-                let kind = rustix::thread::LinkNameSpaceType::Network;
-                rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind))
-                    .expect("enter the namespace");
-                act()
-            })
-            .join()
-            .expect("it does not panic")
-    })
-}
-
 /// What is sent there, as seen from a namespace.
 fn read_from(netns: &str, address: &str) -> Option<String> {
-    let address: SocketAddr = address.parse().expect("an address and port");
-    within(netns, || {
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).ok()?;
-        Some(text)
-    })
+    within(netns, || net::read_from(address))
 }
 
 fn serves(netns: &str, address: &str) -> bool {

@@ -1,79 +1,33 @@
 //! Published ports: ranges, SCTP, changes while a container runs, and the host's own firewall. The
 //! host is a network namespace on which the daemon runs, another one its neighbour.
 
-use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
 use std::ops::Deref;
-use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hull_testkit::{Daemon, Output, Run, wait_until};
-use hull_tests::net::{SERVER, World, read_from};
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
+use hull_testkit::wait_until;
+use hull_tests::hosts::{self, ip, within};
+use hull_tests::net::{SERVER, read_from};
 
 const HOST: &str = "198.19.254.1";
 const HOST_6: &str = "2001:db8:fffe::1";
 
-/// A host with a daemon, and its neighbour; gone when dropped.
-struct Hosts {
-    world: Option<World>,
-    host: String,
-    neighbour: String,
-}
+/// The hosts of this suite.
+struct Hosts(hosts::Hosts);
 
 impl Deref for Hosts {
-    type Target = World;
+    type Target = hosts::Hosts;
 
-    fn deref(&self) -> &World {
-        self.world.as_ref().expect("a world")
+    fn deref(&self) -> &hosts::Hosts {
+        &self.0
     }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        // The daemon and its containers first.
-        self.world.take();
-        for name in [&self.host, &self.neighbour] {
-            let _ = Run::new("ip").args(["netns", "del", name]).run();
-        }
-    }
-}
-
-fn ip(command: &str) -> String {
-    Run::new("ip").args(command.split(' ')).ok()
-}
-
-/// Does something in the named network namespace.
-fn within<T: Send>(netns: &str, act: impl FnOnce() -> T + Send) -> T {
-    let file = File::open(format!("/run/netns/{netns}")).expect("open the namespace");
-    std::thread::scope(|scope| {
-        let run = || {
-            let kind = rustix::thread::LinkNameSpaceType::Network;
-            rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind)).expect("enter it");
-            act()
-        };
-        scope.spawn(run).join().expect("it does not panic")
-    })
 }
 
 impl Hosts {
     fn new(args: &[&str]) -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:x}x{number:x}", std::process::id());
-        let mut hosts = Self {
-            world: None,
-            host: format!("hph{id}"),
-            neighbour: format!("hpn{id}"),
-        };
+        let mut hosts = Self(hosts::Hosts::new());
         let (host, neighbour) = (&hosts.host, &hosts.neighbour);
         for command in [
-            format!("netns add {host}"),
-            format!("netns add {neighbour}"),
-            format!("-n {host} link set lo up"),
-            format!("-n {neighbour} link set lo up"),
-            format!("-n {host} link add up0 type veth peer name up0 netns {neighbour}"),
             format!("-n {host} addr add {HOST}/24 dev up0"),
             format!("-n {neighbour} addr add 198.19.254.2/24 dev up0"),
             format!("-n {host} addr add {HOST_6}/64 dev up0 nodad"),
@@ -83,17 +37,8 @@ impl Hosts {
         ] {
             ip(&command);
         }
-        let mut builder = Daemon::builder().netns(host);
-        for arg in args {
-            builder = builder.arg(*arg);
-        }
-        hosts.world = Some(World::from(builder.start()));
+        hosts.0.serve(args);
         hosts
-    }
-
-    fn on_host(&self, command: &str) -> Output {
-        let whole = format!("netns exec {} {command}", self.host);
-        Run::new("ip").args(whole.split(' ')).run()
     }
 
     /// What the neighbour reads from a port of the host.
@@ -166,7 +111,7 @@ fn ports_change_while_the_container_runs_and_stay_so() {
     );
 
     // The daemon dies and comes back; the container starts anew.
-    let world = hosts.world.as_mut().expect("a world");
+    let world = &mut *hosts.0;
     world.kill();
     world.start();
     assert_eq!(hosts.ports("web"), expected);
@@ -209,7 +154,7 @@ fn daemon_killed_while_ports_change_has_what_the_record_says() {
         let args = ["update", "--publish-rm", &old, "--publish-add", &new, "web"];
         let update = hosts.cli(args).spawn();
         std::thread::sleep(Duration::from_millis(u64::from(round) * 4));
-        let world = hosts.world.as_mut().expect("a world");
+        let world = &mut *hosts.0;
         world.kill();
         let _ = update.finish();
         world.start();

@@ -150,6 +150,18 @@ impl Machine {
         (code, text.into_owned())
     }
 
+    /// The exit code, and what was told of the reasons before.
+    fn end(&mut self) -> (i32, Vec<String>) {
+        let mut reasons = Vec::new();
+        loop {
+            match self.daemon.event() {
+                Event::Warning(text) => reasons.push(text),
+                Event::Exited(status) => return (status.code, reasons),
+                _ => {}
+            }
+        }
+    }
+
     fn gone(mut self) {
         until("the cell's folder is gone", || !self.file("cell").exists());
         assert!(matches!(
@@ -349,14 +361,7 @@ fn machine_whose_hypervisor_is_killed_ends_with_a_reason() {
     until("it runs", || machine.output().contains("up"));
     let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    let mut reasons = Vec::new();
-    let code = loop {
-        match machine.daemon.event() {
-            Event::Warning(text) => reasons.push(text),
-            Event::Exited(status) => break status.code,
-            _ => {}
-        }
-    };
+    let (code, reasons) = machine.end();
     assert_eq!(code, 137);
     assert!(
         reasons.iter().any(|text| text.contains("killed")),
@@ -455,14 +460,7 @@ fn machine_whose_file_server_dies_ends_with_a_reason() {
         let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
-    let mut reasons = Vec::new();
-    let code = loop {
-        match machine.daemon.event() {
-            Event::Warning(text) => reasons.push(text),
-            Event::Exited(status) => break status.code,
-            _ => {}
-        }
-    };
+    let (code, reasons) = machine.end();
     assert_eq!(code, 137);
     assert!(
         reasons.iter().any(|text| text.contains("volumes")),

@@ -1,8 +1,8 @@
 //! The address pool of one network, and the choice of a subnet that nothing on the host uses.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
+use crate::circle::Circle;
 use crate::types::Subnet;
 
 /// Why no address could be given.
@@ -38,17 +38,11 @@ pub enum AddressError {
 const SHORTEST_RULING_PREFIX: u8 = 2;
 const LONGEST_PREFIX: u8 = 29;
 
-/// Who has which address. Addresses are given in a circle, so that one just freed is not given at
-/// once to somebody else while its peers still talk to it.
+/// Who has which address.
 #[derive(Debug)]
 pub(crate) struct AddressPool {
     subnet: Subnet,
-    /// Given to nobody: the bridge's address, and those the user keeps for himself.
-    reserved: Vec<u32>,
-    used: HashSet<u32>,
-    /// First and last address that is given without being asked for.
-    range: (u32, u32),
-    next: u32,
+    circle: Circle,
 }
 
 impl AddressPool {
@@ -67,29 +61,18 @@ impl AddressPool {
         // The subnet's own name and its broadcast address are no host's.
         let first = range.first().to_bits().max(subnet.first().to_bits() + 1);
         let last = range.last().to_bits().min(subnet.last().to_bits() - 1);
-        let reserved = reserved.iter().chain([&gateway]).map(|a| a.to_bits());
-        Ok(Self {
-            subnet,
-            reserved: reserved.collect(),
-            used: HashSet::new(),
-            range: (first, last),
-            next: first,
-        })
+        let reserved = reserved.iter().chain([&gateway]).map(number);
+        let circle = Circle::new((first.into(), last.into()), reserved);
+        Ok(Self { subnet, circle })
     }
 
     /// The next free address.
     pub(crate) fn allocate(&mut self) -> Result<Ipv4Addr, AddressError> {
-        let (first, last) = self.range;
-        // At most as many steps as there are addresses in the way.
-        let steps = self.used.len() + self.reserved.len() + 1;
-        for _ in 0..steps {
-            let address = self.next;
-            self.next = if address >= last { first } else { address + 1 };
-            if first <= last && !self.reserved.contains(&address) && self.used.insert(address) {
-                return Ok(Ipv4Addr::from_bits(address));
-            }
-        }
-        Err(AddressError::Exhausted(self.subnet))
+        // The circle is that of 32-bit numbers, and gives none beyond them.
+        let number = self.circle.allocate().and_then(|n| u32::try_from(n).ok());
+        number
+            .map(Ipv4Addr::from_bits)
+            .ok_or(AddressError::Exhausted(self.subnet))
     }
 
     /// Takes a given address.
@@ -97,14 +80,14 @@ impl AddressPool {
         let usable = self.subnet.contains(address)
             && address != self.subnet.first()
             && address != self.subnet.last()
-            && !self.reserved.contains(&address.to_bits());
+            && !self.circle.is_reserved(number(&address));
         if !usable {
             return Err(AddressError::Outside {
                 address,
                 subnet: self.subnet,
             });
         }
-        if !self.used.insert(address.to_bits()) {
+        if !self.circle.take(number(&address)) {
             return Err(AddressError::Taken(address));
         }
         Ok(())
@@ -112,12 +95,37 @@ impl AddressPool {
 
     /// Gives an address back; that it was free is no error.
     pub(crate) fn release(&mut self, address: Ipv4Addr) {
-        self.used.remove(&address.to_bits());
+        self.circle.release(number(&address));
     }
 
     /// Number of addresses taken.
     pub(crate) fn taken(&self) -> usize {
-        self.used.len()
+        self.circle.taken()
+    }
+}
+
+fn number(address: &Ipv4Addr) -> u128 {
+    address.to_bits().into()
+}
+
+/// What the user chose must lie in the subnet: otherwise what it is, and its text.
+pub(crate) fn check_inside(
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+    range: Option<Subnet>,
+    reserved: &[Ipv4Addr],
+) -> Result<(), (&'static str, String)> {
+    if !subnet.contains(gateway) || gateway == subnet.first() || gateway == subnet.last() {
+        return Err(("gateway", gateway.to_string()));
+    }
+    if let Some(range) = range
+        && !(range.prefix() >= subnet.prefix() && subnet.contains(range.first()))
+    {
+        return Err(("range", range.to_string()));
+    }
+    match reserved.iter().find(|a| !subnet.contains(**a)) {
+        Some(address) => Err(("reserved address", address.to_string())),
+        None => Ok(()),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The IPv6 addresses of one network, and the choice of a prefix that nothing on the host uses.
 
-use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
+use crate::circle::Circle;
 use crate::config6::Config6;
 use crate::types6::Subnet6;
 
@@ -39,17 +39,11 @@ pub enum Address6Error {
 const SHORTEST_RULING_PREFIX: u8 = 4;
 const LONGEST_PREFIX: u8 = 126;
 
-/// Who has which address. Addresses are given in a circle, so that one just freed is not given at
-/// once to somebody else while its peers still talk to it.
+/// Who has which address.
 #[derive(Debug)]
 pub(crate) struct AddressPool6 {
     subnet: Subnet6,
-    /// Given to nobody: the bridge's address, and those the user keeps for himself.
-    reserved: HashSet<u128>,
-    used: HashSet<u128>,
-    /// First and last address that is given without being asked for.
-    range: (u128, u128),
-    next: u128,
+    circle: Circle,
 }
 
 impl AddressPool6 {
@@ -64,42 +58,30 @@ impl AddressPool6 {
         let first = range.first().to_bits().max(subnet.first().to_bits() + 1);
         let last = range.last().to_bits();
         let reserved = config.reserved.iter().chain([&config.gateway]);
-        Ok(Self {
-            subnet,
-            reserved: reserved.map(|a| a.to_bits()).collect(),
-            used: HashSet::new(),
-            range: (first, last),
-            next: first,
-        })
+        let circle = Circle::new((first, last), reserved.map(|a| a.to_bits()));
+        Ok(Self { subnet, circle })
     }
 
     /// The next free address.
     pub(crate) fn allocate(&mut self) -> Result<Ipv6Addr, Address6Error> {
-        let (first, last) = self.range;
-        // At most as many steps as there are addresses in the way.
-        let steps = self.used.len() + self.reserved.len() + 1;
-        for _ in 0..steps {
-            let address = self.next;
-            self.next = if address >= last { first } else { address + 1 };
-            if first <= last && !self.reserved.contains(&address) && self.used.insert(address) {
-                return Ok(Ipv6Addr::from_bits(address));
-            }
-        }
-        Err(Address6Error::Exhausted(self.subnet))
+        let number = self.circle.allocate();
+        number
+            .map(Ipv6Addr::from_bits)
+            .ok_or(Address6Error::Exhausted(self.subnet))
     }
 
     /// Takes a given address.
     pub(crate) fn reserve(&mut self, address: Ipv6Addr) -> Result<(), Address6Error> {
         let usable = self.subnet.contains(address)
             && address != self.subnet.first()
-            && !self.reserved.contains(&address.to_bits());
+            && !self.circle.is_reserved(address.to_bits());
         if !usable {
             return Err(Address6Error::Outside {
                 address,
                 subnet: self.subnet,
             });
         }
-        if !self.used.insert(address.to_bits()) {
+        if !self.circle.take(address.to_bits()) {
             return Err(Address6Error::Taken(address));
         }
         Ok(())
@@ -107,7 +89,7 @@ impl AddressPool6 {
 
     /// Gives an address back; that it was free is no error.
     pub(crate) fn release(&mut self, address: Ipv6Addr) {
-        self.used.remove(&address.to_bits());
+        self.circle.release(address.to_bits());
     }
 }
 

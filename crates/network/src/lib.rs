@@ -11,6 +11,7 @@ mod addr6;
 mod admission;
 pub mod bandwidth;
 mod check;
+mod circle;
 mod config;
 mod config6;
 mod conntrack;

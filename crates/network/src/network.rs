@@ -1,6 +1,7 @@
 //! A network: one bridge with its subnet, table, ports and warm endpoints.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
@@ -131,11 +132,20 @@ impl Network {
 
     /// What is done when ports were published to the container behind `veth`.
     pub(crate) fn settle_published(&self, veth: &str, published: &[PublishedPort]) {
-        let udp: Vec<_> = published
-            .iter()
-            .filter(|port| is_udp(port))
-            .map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end()))
-            .collect();
+        let udp = published.iter().filter(|port| is_udp(port));
+        self.settle(
+            veth,
+            udp.map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end())),
+        );
+    }
+
+    /// The same, told those of UDP alone.
+    pub(crate) fn settle(
+        &self,
+        veth: &str,
+        udp: impl Iterator<Item = (IpAddr, RangeInclusive<u16>)>,
+    ) {
+        let udp: Vec<_> = udp.collect();
         if !udp.is_empty() {
             self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
         }

@@ -192,23 +192,13 @@ fn check_inside(
     subnet: Subnet,
     gateway: Ipv4Addr,
 ) -> Result<(), OpenError> {
-    let outside = |what, address: String| OpenError::Outside {
-        what,
-        address,
-        subnet,
-    };
-    if !subnet.contains(gateway) || gateway == subnet.first() || gateway == subnet.last() {
-        return Err(outside("gateway", gateway.to_string()));
-    }
-    if let Some(range) = config.range
-        && !(range.prefix() >= subnet.prefix() && subnet.contains(range.first()))
-    {
-        return Err(outside("range", range.to_string()));
-    }
-    match config.reserved.iter().find(|a| !subnet.contains(**a)) {
-        Some(address) => Err(outside("reserved address", address.to_string())),
-        None => Ok(()),
-    }
+    addr::check_inside(subnet, gateway, config.range, &config.reserved).map_err(
+        |(what, address)| OpenError::Outside {
+            what,
+            address,
+            subnet,
+        },
+    )
 }
 
 /// Makes or finds the bridge, and settles on its subnet.

@@ -11,7 +11,6 @@ use crate::config::PublishError;
 use crate::core::Job;
 use crate::elements::{Change, Entry};
 use crate::network::{FLOW_DELAY, Network};
-use crate::route::Route;
 use crate::six::Six;
 use crate::table6::{self, Forward6};
 
@@ -64,15 +63,10 @@ impl Network {
     /// As [`Network::settle_published`].
     pub(crate) fn settle_published6(&self, veth: &str, published: &[PublishedPort6]) {
         let udp = published.iter().filter(|port| is_udp(port));
-        let udp: Vec<_> = udp
-            .map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end()))
-            .collect();
-        if !udp.is_empty() {
-            self.pool.defer(FLOW_DELAY, Job::ForgetUdpToHost(udp));
-        }
-        if let Ok(mut route) = Route::open() {
-            route.set_hairpin(veth).ok();
-        }
+        self.settle(
+            veth,
+            udp.map(|port| (port.host_ip.into(), port.host_port..=port.host_port_end())),
+        );
     }
 
     /// Takes back what [`Network::publish6`] published of the container at `key`; that there is

@@ -24,10 +24,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let folder = folder.path().join("cache");
         provide(&folder);
-        let capabilities = "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD \
-            NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT";
         let env = Env {
-            caps: capabilities.split_whitespace().map(str::to_owned).collect(),
+            caps: hull_sys::caps::DEFAULT
+                .map(str::to_owned)
+                .into_iter()
+                .collect(),
             arch: Arch::NATIVE,
             kernel: KernelVersion::parse(env!("HULL_FILTER_KERNEL")).expect("version"),
         };

@@ -20,6 +20,7 @@ use hull_proto::guest::{
 use hull_proto::plan::{
     CgroupPlan, MountKind, MountOptions, Namespaces, PlanDevice, PlanMount, ProcessPlan, RootFs,
 };
+use hull_sys::caps;
 
 /// A guest that says nothing for so long is stuck: emulated ones are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -254,30 +255,12 @@ impl Peer {
 pub const BOTH: [Channel; 2] = [Channel::Stdout, Channel::Stderr];
 pub const CONNECTED: GuestStdio = GuestStdio::Connected { stdin: true };
 
-/// What containers have.
-const CAPABILITIES: [&str; 14] = [
-    "AUDIT_WRITE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "MKNOD",
-    "NET_BIND_SERVICE",
-    "NET_RAW",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYS_CHROOT",
-];
-
 pub fn process(args: &[&str]) -> ProcessPlan {
     ProcessPlan {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: vec!["PATH=/bin".to_owned()],
         cwd: "/".to_owned(),
-        capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+        capabilities: caps::DEFAULT.map(str::to_owned).to_vec(),
         ..ProcessPlan::default()
     }
 }

@@ -16,28 +16,12 @@ use hull_proto::plan::{
     ProcessPlan, RootFs,
 };
 use hull_proto::{ExecLaunch, Request};
+use hull_sys::caps;
 use rustix::process::{Pid, WaitOptions};
 
 use crate::daemon::{Daemon, until};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
-
 /// A running shim.
 pub struct Shim {
     pub dir: tempfile::TempDir,
@@ -239,7 +223,7 @@ pub fn process(script: &str) -> ProcessPlan {
         args: ["sh", "-c", script].map(String::from).into(),
         env: vec!["PATH=/bin:/usr/bin".into()],
         cwd: "/".into(),
-        capabilities: DEFAULT_CAPABILITIES.map(String::from).into(),
+        capabilities: caps::DEFAULT.map(String::from).into(),
         ..ProcessPlan::default()
     }
 }

@@ -17,6 +17,7 @@ use hull_proto::LaunchPlan;
 use hull_proto::plan::{
     CgroupPlan, DeviceRule, MountKind, MountOptions, PlanDevice, PlanMount, ProcessPlan, RootFs,
 };
+use hull_sys::caps;
 use hull_sys::clone3::Namespaces;
 use hull_sys::pidfd;
 
@@ -57,23 +58,6 @@ const APPLETS: [&str; 36] = [
     "nproc",
     "seq",
     "umount",
-];
-
-pub const DEFAULT_CAPS: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
 ];
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -282,7 +266,7 @@ pub fn process(args: &[&str]) -> ProcessPlan {
         args: args.iter().map(|arg| (*arg).to_owned()).collect(),
         env: vec!["PATH=/usr/bin:/bin".to_owned()],
         cwd: "/".to_owned(),
-        capabilities: DEFAULT_CAPS.iter().map(|cap| (*cap).to_owned()).collect(),
+        capabilities: caps::DEFAULT.iter().map(|cap| (*cap).to_owned()).collect(),
         ..ProcessPlan::default()
     }
 }

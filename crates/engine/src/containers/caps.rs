@@ -1,25 +1,7 @@
 //! Which capabilities a container gets.
 
 use hull_model::{Error, Result};
-use hull_sys::caps::CapSet;
-
-/// What Docker grants by default.
-pub(crate) const DEFAULT: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
+use hull_sys::caps::{CapSet, DEFAULT};
 
 /// Every capability this kernel grants us, without `CAP_`.
 pub(crate) fn all() -> Vec<String> {

@@ -111,15 +111,7 @@ impl Engine {
         image: &Image,
         mut plan: LaunchPlan,
     ) -> Result<LaunchPlan> {
-        let base = self.block_image(image.stored().record.id).await?;
-        let engine = Arc::clone(self);
-        let wanted = record.clone();
-        let (disk, kernel, initrd) = blocking(move || {
-            let kernel = engine.kernels().default_kernel()?;
-            Ok((engine.guest_disk(&wanted)?, kernel.path, engine.initrd()?))
-        })
-        .await?;
-        let found = probe();
+        let found = blocking(|| Ok(probe())).await?;
         let Some(hypervisor) = found.program.clone() else {
             return Err(Error::new(
                 ErrorKind::Unavailable,
@@ -129,6 +121,14 @@ impl Engine {
                 ),
             ));
         };
+        let base = self.block_image(image.stored().record.id).await?;
+        let engine = Arc::clone(self);
+        let wanted = record.clone();
+        let (disk, kernel, initrd) = blocking(move || {
+            let kernel = engine.kernels().default_kernel()?;
+            Ok((engine.guest_disk(&wanted)?, kernel.path, engine.initrd()?))
+        })
+        .await?;
         let inside = |name: &str| Path::new(MOUNTS_PATH).join(name);
         let (upper, work) = (inside("disk/upper"), inside("disk/work"));
         let host_group = std::mem::take(&mut plan.cgroup);

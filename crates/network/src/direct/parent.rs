@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::addr::AddressError;
+use crate::addr::{self, AddressError};
 use crate::addr6::Address6Error;
 use crate::netlink::NetlinkError;
 use crate::route::{Link, Route};
@@ -253,23 +253,13 @@ pub(super) fn check_inside(
     subnet: Subnet,
     gateway: Ipv4Addr,
 ) -> Result<(), DirectError> {
-    let outside = |what, address: String| DirectError::Outside {
-        what,
-        address,
-        subnet,
-    };
-    if !subnet.contains(gateway) || gateway == subnet.first() || gateway == subnet.last() {
-        return Err(outside("gateway", gateway.to_string()));
-    }
-    if let Some(range) = config.range
-        && !(range.prefix() >= subnet.prefix() && subnet.contains(range.first()))
-    {
-        return Err(outside("range", range.to_string()));
-    }
-    match config.reserved.iter().find(|a| !subnet.contains(**a)) {
-        Some(address) => Err(outside("reserved address", address.to_string())),
-        None => Ok(()),
-    }
+    addr::check_inside(subnet, gateway, config.range, &config.reserved).map_err(
+        |(what, address)| DirectError::Outside {
+            what,
+            address,
+            subnet,
+        },
+    )
 }
 
 #[cfg(test)]

@@ -153,17 +153,6 @@ fn remove_group(path: &str) {
     }
 }
 
-/// Lets a machine go on that was paused.
-fn thaw(live: &mut Live) -> Result<(), Failure> {
-    if live.paused {
-        live.group
-            .thaw()
-            .map_err(|error| crate::container::failed(&error.into()))?;
-        live.paused = false;
-    }
-    Ok(())
-}
-
 fn wish(stdio: Stdio) -> GuestStdio {
     match stdio {
         Stdio::Null => GuestStdio::Null,
@@ -259,7 +248,6 @@ impl Sandbox for Vm {
         };
         let request = GuestRequest::Signal { session, signal };
         if signal == SIGKILL && session == FIRST_SESSION {
-            thaw(live)?;
             // It ends in any case: by the agent, or with the machine if that does not answer.
             live.tell(request);
             live.arm(CALL_LIMIT);
@@ -293,25 +281,26 @@ impl Sandbox for Vm {
 
     fn kill_all(&mut self) -> Result<(), Failure> {
         let live = self.live()?;
-        thaw(live)?;
         live.tell(GuestRequest::KillAll);
         live.arm(CALL_LIMIT);
         Ok(())
     }
 
     fn pause(&mut self) -> Result<(), Failure> {
-        // As containers are paused: the whole hypervisor and its file server stand still.
         let live = self.live()?;
-        live.group
-            .freeze()
-            .map_err(|error| crate::container::failed(&error.into()))?;
+        live.guest()
+            .pause()
+            .map_err(|error| failed(error.to_string()))?;
         live.paused = true;
         Ok(())
     }
 
     fn resume(&mut self) -> Result<(), Failure> {
         let live = self.live()?;
-        thaw(live)?;
+        live.guest()
+            .resume()
+            .map_err(|error| failed(error.to_string()))?;
+        live.paused = false;
         // Its clock stood still.
         live.tell(GuestRequest::Clock(now_ns()));
         Ok(())
@@ -417,8 +406,6 @@ impl Sandbox for Vm {
         let Some(mut live) = self.live.take() else {
             return Ok(());
         };
-        // What is frozen does not die. A group that cannot be thawed is told of when it is removed.
-        let _ = thaw(&mut live);
         live.stop();
         let (group, dir) = live.into_remains();
         let removed = group
